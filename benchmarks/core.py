@@ -1,0 +1,144 @@
+"""Does the default run keep its promises, over three seeds?
+
+Question: accuracy, preservation, leakage, diversity and coverage, all in one set of settings.
+Expectation: the targets below.
+Cost: three default and three ``best`` runs on MNIST, three plain classifiers of each, three runs
+on the digits: about two hours on two CPU cores. Finished runs are kept and not repeated.
+
+    python benchmarks/core.py                       # writes benchmarks/results/core.json
+    python benchmarks/core.py --presets default     # without the long runs
+"""
+
+import argparse
+import datetime
+import importlib.metadata
+import json
+import math
+import os
+import platform
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from scipy import stats
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+from benchmarks import import_time  # noqa: E402
+
+Metrics = dict[str, Any]
+
+# id, text, target, how to take the number from one run's metrics.
+MNIST = (
+    ("accuracy", "test accuracy", ">= 0.992", "test_accuracy"),
+    ("preservation", "class kept under prior resampling, judge", ">= 0.985", "preservation"),
+    ("swapped", "class kept under swapped posteriors, judge", ">= 0.98", "preservation_swapped"),
+    ("switch_rate", "switch rate, judge", ">= 0.98", "switch_rate"),
+    ("leakage_samples", "leakage over chance, samples", "<= 0.02", "leakage_samples_strongest"),
+    ("leakage_means", "leakage, means (chance 0.1135)", "<= 0.35", "leakage_means_strongest"),
+    ("diversity", "diversity over real diversity", ">= 0.8, <= 1.1", "diversity_ratio"),
+    ("coverage", "conditional coverage", ">= 0.9", "conditional_coverage"),
+    ("seconds", "seconds, everything included", "<= 720", "seconds_total"),
+    ("memory", "peak memory, GB", "<= 2.5", "peak_memory_gb"),
+)
+BEST = (("best.accuracy", "test accuracy, preset best", ">= 0.995", "test_accuracy"),)
+DIGITS = (
+    ("digits.accuracy", "digits: test accuracy", ">= 0.975", "test_accuracy"),
+    ("digits.seconds", "digits: seconds, everything included", "<= 90", "seconds_total"),
+)
+
+
+def run(script: str, dataset: str, preset: str, seed: int, folder: Path) -> Metrics:
+    """The metrics of one run, from its folder if it is finished there."""
+    out = folder / Path(script).stem / dataset / preset / f"seed_{seed}"
+    path = out / "metrics.json"
+    if not path.exists():
+        command = [sys.executable, script, "--dataset", dataset, "--preset", preset]
+        command += ["--seed", str(seed), "--out", str(out)]
+        print(" ".join(command[1:]), flush=True)
+        subprocess.run(command, check=True, cwd=ROOT)
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def claim(name: str, text: str, target: str, values: list[float]) -> dict[str, Any]:
+    """Mean over seeds with a t interval, and every single value."""
+    mean = statistics.fmean(values)
+    interval = None
+    if len(values) > 1:
+        error = statistics.stdev(values) / math.sqrt(len(values))
+        half = float(stats.t.ppf(0.975, len(values) - 1)) * error
+        interval = [round(mean - half, 5), round(mean + half, 5)]
+    found = {"id": f"core.{name}", "text": text, "target": target, "measured": round(mean, 5)}
+    return {**found, "interval": interval, "values": [round(value, 5) for value in values]}
+
+
+def over_chance(metrics: Metrics, key: str) -> float:
+    """The number under ``key``; leakage of samples as what exceeds chance."""
+    return metrics[key] - metrics["chance"] if key == "leakage_samples_strongest" else metrics[key]
+
+
+def collect(presets: list[str], seeds: list[int], folder: Path) -> list[dict[str, Any]]:
+    """Runs what is missing and gives the claims."""
+    claims = []
+    sets = [("mnist", "default", MNIST), ("mnist", "best", BEST), ("digits", "default", DIGITS)]
+    for dataset, preset, rows in sets:
+        if preset not in presets:
+            continue
+        ours = [run("experiments/mnist_svae.py", dataset, preset, s, folder) for s in seeds]
+        for name, text, target, key in rows:
+            values = [over_chance(metrics, key) for metrics in ours]
+            claims.append(claim(name, text, target, values))
+        if dataset == "mnist":
+            plain = [
+                run("benchmarks/against_classifier.py", dataset, preset, s, folder) for s in seeds
+            ]
+            gaps = [
+                theirs["test_accuracy"] - metrics["test_accuracy"]
+                for theirs, metrics in zip(plain, ours, strict=True)
+            ]
+            prefix = "" if preset == "default" else "best."
+            text = f"accuracy of a plain classifier minus ours, preset {preset}"
+            claims.append(claim(f"{prefix}classifier_gap", text, "<= 0.001", gaps))
+    ratio = import_time.measure(11)
+    text = "import svae over import torch, median ratio of 11 pairs"
+    claims.append(claim("import", text, "<= 1.15", [ratio["ratio"]]))
+    return claims
+
+
+def evidence(command: str, claims: list[dict[str, Any]]) -> dict[str, Any]:
+    """The claims with what produced them."""
+    packages = ("torch", "torchvision", "pyro-ppl", "pytorch-lightning", "zuko", "numpy")
+    commit = subprocess.run(
+        ["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=ROOT, check=False
+    ).stdout.strip()
+    return {
+        "command": command,
+        "commit": commit,
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "machine": f"{os.cpu_count()} cores ({platform.machine()}), no GPU",
+        "versions": {
+            "python": platform.python_version(),
+            **{name: importlib.metadata.version(name) for name in packages},
+        },
+        "claims": claims,
+    }
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Writes ``benchmarks/results/core.json``."""
+    parser = argparse.ArgumentParser(description="Evidence for the core claims.")
+    parser.add_argument("--presets", nargs="+", default=["default", "best"])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--runs", type=Path, default=ROOT / "runs")
+    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "core.json")
+    options = parser.parse_args(arguments)
+    claims = collect(options.presets, options.seeds, options.runs)
+    found = evidence("python benchmarks/core.py", claims)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,79 @@
+"""Find out, and show, what a model ignores."""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from svae import data, flows, metrics, plots
+    from svae.elbo import SupervisedELBO, evidence
+    from svae.factorization import (
+        Factorization,
+        read,
+        reconstruct,
+        resample_nuisance,
+        swap_nuisance,
+    )
+    from svae.guides import MeanFieldGuide
+    from svae.heads import GaussianHead, NetworkHead
+    from svae.latent import Latent, LatentSplit
+    from svae.models import SVAE, SupervisedModel, load
+    from svae.training import fit
+
+_NAMES = {
+    "Factorization": "factorization",
+    "GaussianHead": "heads",
+    "Latent": "latent",
+    "LatentSplit": "latent",
+    "MeanFieldGuide": "guides",
+    "NetworkHead": "heads",
+    "SVAE": "models",
+    "SupervisedELBO": "elbo",
+    "SupervisedModel": "models",
+    "evidence": "elbo",
+    "fit": "training",
+    "load": "models",
+    "read": "factorization",
+    "reconstruct": "factorization",
+    "resample_nuisance": "factorization",
+    "swap_nuisance": "factorization",
+}
+_MODULES = ("data", "flows", "metrics", "plots")
+
+__all__ = [
+    "SVAE",
+    "Factorization",
+    "GaussianHead",
+    "Latent",
+    "LatentSplit",
+    "MeanFieldGuide",
+    "NetworkHead",
+    "SupervisedELBO",
+    "SupervisedModel",
+    "data",
+    "evidence",
+    "fit",
+    "flows",
+    "load",
+    "metrics",
+    "plots",
+    "read",
+    "reconstruct",
+    "resample_nuisance",
+    "swap_nuisance",
+]
+
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    if name in _NAMES:
+        value = getattr(importlib.import_module(f"svae.{_NAMES[name]}"), name)
+        globals()[name] = value
+        return value
+    if name in _MODULES:
+        return importlib.import_module(f"svae.{name}")
+    raise AttributeError(f"module 'svae' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,214 @@
+"""The numbers that say whether a factorization's nuisance is one, each with its opposite.
+
+Preservation is worthless without diversity, leakage without reconstruction, accuracy without
+fidelity: :func:`audit` measures all of them on one test set.
+"""
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from svae import metrics
+from svae.factorization import Factorization, in_batches, read, resample_nuisance
+from svae.judge import Judge
+from svae.latent import Latent
+from svae.metrics import Estimate
+from svae.metrics.leakage import leakage
+
+__all__ = ["Audit", "AuditSettings", "audit"]
+
+Numbers = dict[str, Estimate | float | int | str]
+
+
+@dataclass(frozen=True)
+class AuditSettings:
+    """How much is drawn and how much is used.
+
+    Args:
+        n_draws: Nuisance draws per image for preservation and diversity.
+        n_samples: Posterior samples for the averaged accuracy.
+        n_codes: Training codes that the probes are fitted on, at most.
+        n_test: Test examples used, at most; all if None.
+        seed: Seed of every draw.
+    """
+
+    n_draws: int = 4
+    n_samples: int = 12
+    n_codes: int = 20_000
+    n_test: int | None = None
+    seed: int = 0
+
+
+@dataclass
+class Audit:
+    """What was measured: names to estimates or plain facts, and the seconds each part took."""
+
+    numbers: Numbers = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def flat(self) -> dict[str, float | int | str]:
+        """One level of names; an interval stands under ``<name>_low`` and ``<name>_high``."""
+        flat: dict[str, float | int | str] = {}
+        for name, number in self.numbers.items():
+            if isinstance(number, Estimate):
+                flat[name] = number.value
+                flat[f"{name}_low"], flat[f"{name}_high"] = number.low, number.high
+            else:
+                flat[name] = number
+        return flat
+
+    def save(self, path: str | Path) -> None:
+        """Writes :meth:`flat` as JSON."""
+        Path(path).write_text(json.dumps(self.flat(), indent=1) + "\n", encoding="utf-8")
+
+    @contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        """Counts the seconds of a block under ``name``."""
+        start = time.perf_counter()
+        yield
+        self.seconds[name] = time.perf_counter() - start
+
+
+@torch.no_grad()
+def audit(
+    factorization: Factorization,
+    data: Any,
+    judge: Judge,
+    settings: AuditSettings | None = None,
+    sample: Callable[[Tensor], Tensor] | None = None,
+) -> Audit:
+    """Measures a factorization on the test set of ``data``.
+
+    Args:
+        factorization: Any model that fulfils the protocol.
+        data: Data module with ``train``, ``validation`` and ``test``.
+        judge: Independent classifier that decides what a decoded image shows, and gives the
+            features that fidelity is measured in.
+        settings: How much is drawn.
+        sample: New images of given classes, ``(batch,)`` labels to ``(batch, ...)``; without it
+            fidelity is measured on one nuisance resample of each test image.
+
+    Returns:
+        The numbers by name, as the page on metrics defines them.
+    """
+    settings = settings or AuditSettings()
+    result = Audit()
+    found = result.numbers
+    x, y = _examples(data.test, settings.n_test)
+    draws = torch.Generator().manual_seed(settings.seed)
+
+    with result.part("classification"):
+        logits = in_batches(factorization.predict, x)
+        found["test_accuracy"] = metrics.accuracy(logits, y)
+        found["nll"] = metrics.negative_log_likelihood(logits, y)
+        found["ece"] = metrics.expected_calibration_error(logits, y)
+        with _seeded(settings.seed):
+            averaged = in_batches(lambda part: _averaged(factorization, part, settings), x)
+        found[f"test_accuracy_{settings.n_samples}_samples"] = metrics.accuracy(averaged, y)
+
+    with result.part("preservation"):
+        judged = in_batches(judge, x)
+        found["judge_accuracy"] = metrics.accuracy(judged, y)
+        found["reconstruction_preservation"] = metrics.reconstruction_preservation(
+            factorization, x, judge
+        )
+        found["preservation"] = metrics.preservation(
+            factorization, x, judge, settings.n_draws, draws
+        )
+        found["preservation_swapped"] = metrics.preservation_swapped(
+            factorization, x, judge, draws
+        )
+        found["preservation_self"] = metrics.preservation(
+            factorization, x, factorization.predict, 1, draws
+        )
+        found["preservation_swapped_self"] = metrics.preservation_swapped(
+            factorization, x, factorization.predict, draws
+        )
+        found["switch_rate"] = metrics.switch_rate(factorization, x, y, judge, draws)
+
+    with result.part("diversity"):
+        found["diversity_ratio"] = metrics.diversity_ratio(
+            factorization, x, y, settings.n_draws, draws
+        )
+        once = torch.cat(
+            [resample_nuisance(factorization, part, 1, draws)[0] for part in x.split(500)]
+        )
+
+    with result.part("leakage"):
+        sets = [(x, y)]
+        for part, limit in ((data.validation, None), (data.train, settings.n_codes)):
+            sets.append(_examples(part, limit))
+        for kind in (True, False):
+            word = "samples" if kind else "means"
+            with _seeded(settings.seed):
+                codes = [(_encoded(factorization, part, kind), labels) for part, labels in sets]
+            for block in ("nuisance", "class"):
+                test, validation, train = (
+                    (getattr(code, f"z_{block}").flatten(1), labels) for code, labels in codes
+                )
+                if block == "class" and kind:
+                    continue
+                probes = leakage(train, validation, test, seed=settings.seed)
+                prefix = f"leakage_{word}" if block == "nuisance" else f"probe_class_{word}"
+                found["chance"] = probes.pop("chance").value
+                found |= {f"{prefix}_{probe}": value for probe, value in probes.items()}
+
+    with result.part("fidelity"):
+        real, fake_once = in_batches(judge.features, x), in_batches(judge.features, once)
+        other_x, other_y = _examples(data.train, len(x))
+        other = in_batches(judge.features, other_x)
+        found["conditional_coverage"] = metrics.conditional_coverage(real, y, fake_once, y)
+        found["conditional_coverage_floor"] = metrics.conditional_coverage(real, y, other, other_y)
+        fake = fake_once
+        if sample is not None:
+            with _seeded(settings.seed):
+                drawn = torch.cat([sample(part) for part in y.split(500)])
+            fake = in_batches(judge.features, drawn)
+        for suffix, features in (("", fake), ("_floor", other)):
+            found |= _fidelity(real, features, suffix, settings.seed)
+    return result
+
+
+def _fidelity(real: Tensor, fake: Tensor, suffix: str, seed: int) -> Numbers:
+    draws = torch.Generator().manual_seed(seed)
+    near = metrics.neighbourhood(real, fake)
+    size = min(1000, len(real), len(fake))
+    return {
+        f"fid{suffix}": metrics.frechet_distance(real, fake),
+        f"kid{suffix}": metrics.kernel_distance(real, fake, size=size, generator=draws),
+        **{f"{name}{suffix}": value for name, value in near._asdict().items()},
+    }
+
+
+def _examples(part: Any, limit: int | None) -> tuple[Tensor, Tensor]:
+    n = len(part) if limit is None else min(limit, len(part))
+    batch = part.batch(torch.arange(n))
+    x = batch.x.float() / 255 if batch.x.dtype == torch.uint8 else batch.x
+    return x, batch.y
+
+
+def _encoded(factorization: Factorization, x: Tensor, sample: bool) -> Latent:
+    return in_batches(lambda part: factorization.encode(part, sample=sample), x)
+
+
+def _averaged(factorization: Factorization, x: Tensor, settings: AuditSettings) -> Tensor:
+    draws = [
+        read(factorization, factorization.encode(x, sample=True)).softmax(-1)
+        for _ in range(settings.n_samples)
+    ]
+    return torch.stack(draws).mean(0).log()
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """The global generators from ``seed`` inside, and as they were after."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        yield

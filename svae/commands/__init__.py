@@ -1,0 +1,1 @@
+"""What the commands of :mod:`svae.cli` do; each imports what it needs."""

@@ -1,0 +1,55 @@
+"""Data sets as arrays: MNIST and its likes, embedded digits, or any tensors."""
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from svae.data.arrays import ArraySet, BatchLoader
+    from svae.data.augment import RandomAffine
+    from svae.data.batch import Batch
+    from svae.data.choosing import choose
+    from svae.data.conversion import as_data
+    from svae.data.digits import Digits
+    from svae.data.mnist import KMNIST, MNIST, FashionMNIST
+    from svae.data.module import ArrayData
+
+__all__ = [
+    "KMNIST",
+    "MNIST",
+    "ArrayData",
+    "ArraySet",
+    "Batch",
+    "BatchLoader",
+    "Digits",
+    "FashionMNIST",
+    "RandomAffine",
+    "as_data",
+    "choose",
+]
+
+# Lightning, torchvision and scikit-learn take seconds to import: each name brings its own module.
+_MODULES = {
+    "KMNIST": "mnist",
+    "MNIST": "mnist",
+    "ArrayData": "module",
+    "ArraySet": "arrays",
+    "Batch": "batch",
+    "BatchLoader": "arrays",
+    "Digits": "digits",
+    "FashionMNIST": "mnist",
+    "RandomAffine": "augment",
+    "as_data": "conversion",
+    "choose": "choosing",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

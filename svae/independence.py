@@ -1,0 +1,176 @@
+r"""Penalties that keep the class out of the nuisance latent.
+
+The style flow of :mod:`svae.priors` does this without any of them. They are the alternatives that
+other work uses, as options of :class:`svae.SupervisedELBO`, so that a comparison is one flag away.
+Each is a module with a ``name`` and a ``weight``; its value is added to the loss.
+"""
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional
+
+from svae.latent import Latent
+from svae.nets import MLP
+
+if TYPE_CHECKING:
+    from svae.models import SVAE
+
+__all__ = ["HSIC", "AdversarialProbe", "ClassConditionalMMD", "Penalty", "SwapCycle"]
+
+
+class Penalty(nn.Module, ABC):
+    """A term of the loss that is small when the nuisance knows nothing of the class.
+
+    Args:
+        weight: Factor on the penalty in the loss.
+    """
+
+    name: ClassVar[str]
+
+    def __init__(self, weight: float = 1.0) -> None:
+        super().__init__()
+        if weight < 0:
+            raise ValueError(f"the weight of {self.name} must be at least 0, got {weight}")
+        self.weight = weight
+
+    @abstractmethod
+    def forward(
+        self, vae: "SVAE", x: Tensor, y: Int[Tensor, " batch"], latent: Latent
+    ) -> Float[Tensor, ""]:
+        """The penalty of one batch; ``latent`` holds posterior samples."""
+
+
+class _Reverse(torch.autograd.Function):
+    """Identity forward, negated gradient backward."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        return -grads[0]
+
+
+class AdversarialProbe(Penalty):
+    """A probe reads y from ``z_nuisance`` through reversed gradients.
+
+    The probe minimises its cross-entropy, encoder and flow maximise it. Its value is the
+    cross-entropy in nats, at most the label's entropy when nothing can be read.
+
+    References:
+        Domain-Adversarial Training of Neural Networks (Ganin et al., 2016),
+        https://arxiv.org/abs/1505.07818
+
+    Args:
+        n_nuisance: Number of nuisance dims.
+        n_classes: Number of classes.
+        weight: Factor in the loss.
+        hidden: Width of the probe's two hidden layers.
+    """
+
+    name = "adversarial_probe"
+
+    def __init__(
+        self, n_nuisance: int, n_classes: int, weight: float = 1.0, hidden: int = 128
+    ) -> None:
+        super().__init__(weight)
+        self.probe = MLP([n_nuisance, hidden, hidden, n_classes])
+
+    def forward(
+        self, vae: "SVAE", x: Tensor, y: Int[Tensor, " batch"], latent: Latent
+    ) -> Float[Tensor, ""]:
+        reversed_nuisance = _Reverse.apply(latent.z_nuisance)
+        assert isinstance(reversed_nuisance, Tensor)
+        return functional.cross_entropy(self.probe(reversed_nuisance), y)
+
+
+class ClassConditionalMMD(Penalty):
+    r"""Distance of each class's aggregate posterior from the prior.
+
+    .. math:: \sum_k \frac{n_k}{n} \widehat{\mathrm{MMD}}^2\big(q(z_\mathrm{nuisance} \mid y = k),
+        \mathcal{N}(0, I)\big)
+
+    unbiased, with a mixture of Gaussian kernels around the bandwidth :math:`\sqrt{2 D}`. Classes
+    with fewer than two examples in the batch are left out.
+
+    References:
+        A Kernel Two-Sample Test (Gretton et al., 2012),
+        https://jmlr.org/papers/v13/gretton12a.html
+    """
+
+    name = "class_conditional_mmd"
+
+    def forward(
+        self, vae: "SVAE", x: Tensor, y: Int[Tensor, " batch"], latent: Latent
+    ) -> Float[Tensor, ""]:
+        z = latent.z_nuisance
+        prior = torch.randn_like(z)
+        total = z.new_zeros(())
+        for k in y.unique():
+            of_class = z[y == k]
+            if len(of_class) > 1:
+                total = total + len(of_class) / len(z) * mmd(of_class, prior)
+        return total
+
+
+class HSIC(Penalty):
+    r"""Hilbert-Schmidt independence criterion of nuisance and label.
+
+    .. math:: (n - 1)^{-2}\, \mathrm{tr}(K H L H), \qquad K_{ij} = k(z_i, z_j), \quad
+        L_{ij} = [y_i = y_j], \quad H = I - \tfrac1n
+
+    References:
+        Measuring Statistical Dependence with Hilbert-Schmidt Norms (Gretton et al., 2005),
+        https://doi.org/10.1007/11564089_7
+    """
+
+    name = "hsic"
+
+    def forward(
+        self, vae: "SVAE", x: Tensor, y: Int[Tensor, " batch"], latent: Latent
+    ) -> Float[Tensor, ""]:
+        return hsic(latent.z_nuisance, y)
+
+
+class SwapCycle(Penalty):
+    """Decode with another's nuisance, encode again, and ask the head for the first's class.
+
+    References:
+        The cross-reconstruction of Challenges in Disentangling Independent Factors of Variation
+        (Szabó et al., 2017), https://arxiv.org/abs/1711.02245
+    """
+
+    name = "swap_cycle"
+
+    def forward(
+        self, vae: "SVAE", x: Tensor, y: Int[Tensor, " batch"], latent: Latent
+    ) -> Float[Tensor, ""]:
+        swapped = Latent(latent.z_class, latent.z_nuisance.roll(1, dims=0))
+        return functional.cross_entropy(vae.predict(vae.decode(swapped)), y)
+
+
+def mmd(a: Float[Tensor, "n dims"], b: Float[Tensor, "m dims"]) -> Float[Tensor, ""]:
+    """Unbiased squared maximum mean discrepancy of two samples."""
+    n, m = len(a), len(b)
+    within_a = (_kernel(a, a).sum() - n * _kernel(a[:1], a[:1]).sum()) / (n * (n - 1))
+    within_b = (_kernel(b, b).sum() - m * _kernel(b[:1], b[:1]).sum()) / (m * (m - 1))
+    return within_a + within_b - 2 * _kernel(a, b).mean()
+
+
+def hsic(z: Float[Tensor, "n dims"], y: Int[Tensor, " n"]) -> Float[Tensor, ""]:
+    """Biased estimate of the HSIC of a code and a label, at least 0."""
+    k = _kernel(z, z)
+    same = (y[:, None] == y[None, :]).to(z.dtype)
+    centred = k - k.mean(0, keepdim=True) - k.mean(1, keepdim=True) + k.mean()
+    return (centred * same).sum() / (len(z) - 1) ** 2
+
+
+def _kernel(a: Tensor, b: Tensor) -> Tensor:
+    """Mean of Gaussian kernels; their bandwidths surround that of a standard normal code."""
+    squared = torch.cdist(a, b).square() / (2 * a.shape[-1])
+    return torch.stack([(-squared / scale).exp() for scale in (0.25, 1.0, 4.0)]).mean(0)

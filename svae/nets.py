@@ -1,0 +1,195 @@
+"""Plain encoders and decoders: tensors in, tensors out, no probability.
+
+Every network takes any number of leading batch dims, so that one decoder call serves several
+posterior samples of one batch.
+"""
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from svae.saving import Described
+
+__all__ = ["MLP", "ConvDecoder", "ConvEncoder", "MLPDecoder", "MLPEncoder"]
+
+SMALLEST, LARGEST = 8, 128
+
+
+class MLP(nn.Sequential):
+    """A multilayer perceptron with SiLU between its linear layers.
+
+    Args:
+        sizes: Widths from input to output, at least two.
+
+    Raises:
+        ValueError: If there are fewer than two widths or one is below 1.
+    """
+
+    def __init__(self, sizes: Sequence[int]) -> None:
+        if len(sizes) < 2 or min(sizes) < 1:
+            raise ValueError(f"an MLP needs two or more widths of at least 1, got {list(sizes)}")
+        layers: list[nn.Module] = []
+        for i, (n_in, n_out) in enumerate(pairwise(sizes)):
+            layers += [nn.SiLU()] if i else []
+            layers.append(nn.Linear(n_in, n_out))
+        super().__init__(*layers)
+
+
+class MLPEncoder(Described, nn.Module):
+    """Flattens an input of any shape and maps it to features.
+
+    Args:
+        shape: Shape of one input, for example ``(1, 28, 28)`` or ``(30,)``.
+        n_features: Number of output features.
+        hidden: Widths of the hidden layers.
+    """
+
+    def __init__(
+        self, shape: Sequence[int], n_features: int = 256, hidden: Sequence[int] = (512,)
+    ) -> None:
+        super().__init__()
+        self.shape, self.n_features = tuple(shape), n_features
+        self.net = MLP([math.prod(self.shape), *hidden, n_features])
+
+    def forward(self, x: Float[Tensor, "*batch_and_event"]) -> Float[Tensor, "*batch features"]:
+        return self.net(x.flatten(-len(self.shape)))
+
+
+class MLPDecoder(Described, nn.Module):
+    """Maps a latent to an input of any shape: the unbounded parameter of a likelihood.
+
+    Args:
+        shape: Shape of one output.
+        n_latent: Number of latent features.
+        hidden: Widths of the hidden layers.
+    """
+
+    def __init__(
+        self, shape: Sequence[int], n_latent: int, hidden: Sequence[int] = (256, 512)
+    ) -> None:
+        super().__init__()
+        self.shape, self.n_latent = tuple(shape), n_latent
+        self.net = MLP([n_latent, *hidden, math.prod(self.shape)])
+
+    def forward(self, z: Float[Tensor, "*batch latent"]) -> Float[Tensor, "*batch_and_event"]:
+        return self.net(z).unflatten(-1, self.shape)
+
+
+def image_sizes(shape: Sequence[int]) -> list[tuple[int, int]]:
+    """Heights and widths from the image down to the smallest map, each half the last, rounded up.
+
+    Raises:
+        ValueError: If ``shape`` is no ``(channels, height, width)`` with sides from 8 to 128.
+    """
+    if len(shape) != 3 or shape[0] < 1 or not all(SMALLEST <= s <= LARGEST for s in shape[1:]):
+        raise ValueError(
+            f"convolutional networks take images of shape (channels, height, width) with sides "
+            f"from {SMALLEST} to {LARGEST}, got {tuple(shape)}. Use MLPEncoder and MLPDecoder for "
+            "vectors, and resize larger images."
+        )
+    sizes = [(shape[1], shape[2])]
+    while max(sizes[-1]) > 4:
+        height, width = sizes[-1]
+        sizes.append((math.ceil(height / 2), math.ceil(width / 2)))
+    return sizes
+
+
+class ConvEncoder(Described, nn.Module):
+    """Convolutions of stride 2 down to a 4×4 map, then one linear layer.
+
+    Every halving is a strided and, but for the last, a plain 3×3 convolution, each with batch
+    normalisation and SiLU; the channels double up to eight times ``width``.
+
+    Args:
+        shape: ``(channels, height, width)``, sides from 8 to 128, not necessarily equal or even.
+        n_features: Number of output features.
+        width: Channels of the first map.
+        dropout: Share of features dropped before the linear layer while training.
+    """
+
+    def __init__(
+        self,
+        shape: Sequence[int],
+        n_features: int = 256,
+        width: int = 32,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        sizes = image_sizes(shape)
+        self.shape, self.n_features = tuple(shape), n_features
+        layers: list[nn.Module] = []
+        n_in = self.shape[0]
+        for i in range(len(sizes) - 1):
+            n_out = width * min(2**i, 8)
+            layers += _conv(nn.Conv2d(n_in, n_out, 3, stride=2, padding=1, bias=False))
+            if i < len(sizes) - 2 or i == 0:
+                layers += _conv(nn.Conv2d(n_out, n_out, 3, padding=1, bias=False))
+            n_in = n_out
+        self.convolutions = nn.Sequential(*layers)
+        self.linear = nn.Sequential(
+            nn.Flatten(),
+            nn.Dropout(dropout),
+            nn.Linear(n_in * math.prod(sizes[-1]), n_features),
+            nn.SiLU(),
+        )
+        self.to(memory_format=torch.channels_last)  # faster convolutions, the same numbers
+
+    def forward(
+        self, x: Float[Tensor, "*batch channels height width"]
+    ) -> Float[Tensor, "*batch features"]:
+        flat = x.reshape(-1, *x.shape[-3:])
+        return self.linear(self.convolutions(flat)).reshape(*x.shape[:-3], self.n_features)
+
+
+class ConvDecoder(Described, nn.Module):
+    """The mirror image of :class:`ConvEncoder`: two linear layers, then transposed convolutions.
+
+    Args:
+        shape: ``(channels, height, width)`` of the output, sides from 8 to 128.
+        n_latent: Number of latent features.
+        n_hidden: Width of the hidden linear layer.
+        width: Channels of the last hidden map.
+    """
+
+    def __init__(
+        self, shape: Sequence[int], n_latent: int, n_hidden: int = 256, width: int = 32
+    ) -> None:
+        super().__init__()
+        sizes = image_sizes(shape)[::-1]
+        self.shape, self.n_latent = tuple(shape), n_latent
+        n_steps = len(sizes) - 1
+        n_in = width * min(2 ** (n_steps - 1), 8)
+        self.linear = nn.Sequential(
+            MLP([n_latent, n_hidden, n_in * math.prod(sizes[0])]),
+            nn.SiLU(),
+            nn.Unflatten(-1, (n_in, *sizes[0])),
+        )
+        layers: list[nn.Module] = []
+        for i in range(n_steps):
+            last = i == n_steps - 1
+            n_out = self.shape[0] if last else width * min(2 ** (n_steps - 2 - i), 8)
+            # Sides were rounded up on the way down, so an odd side takes no output padding.
+            padding = tuple(1 - side % 2 for side in sizes[i + 1])
+            up = nn.ConvTranspose2d(
+                n_in, n_out, 3, stride=2, padding=1, output_padding=padding, bias=last
+            )
+            layers += [up] if last else _conv(up)
+            if i == n_steps - 2:
+                layers += _conv(nn.Conv2d(n_out, n_out, 3, padding=1, bias=False))
+            n_in = n_out
+        self.convolutions = nn.Sequential(*layers)
+        self.to(memory_format=torch.channels_last)
+
+    def forward(
+        self, z: Float[Tensor, "*batch latent"]
+    ) -> Float[Tensor, "*batch channels height width"]:
+        flat = z.reshape(-1, z.shape[-1])
+        return self.convolutions(self.linear(flat)).reshape(*z.shape[:-1], *self.shape)
+
+
+def _conv(layer: nn.Conv2d | nn.ConvTranspose2d) -> list[nn.Module]:
+    return [layer, nn.BatchNorm2d(layer.out_channels), nn.SiLU()]

@@ -1,0 +1,31 @@
+"""Pictures of a factorization, its codes and its training, as matplotlib figures.
+
+Every function returns a figure of its own, without pyplot or its global state;
+:func:`save` writes it as a small PNG.
+"""
+
+from svae.plots.curves import confusion, training_curves
+from svae.plots.embeddings import embed, embedding
+from svae.plots.grids import (
+    class_samples,
+    image_grid,
+    nuisance_grid,
+    reconstructions,
+    swap_grid,
+)
+from svae.plots.saving import save
+from svae.plots.traversals import traversals  # the function, which hides the module of its name
+
+__all__ = [
+    "class_samples",
+    "confusion",
+    "embed",
+    "embedding",
+    "image_grid",
+    "nuisance_grid",
+    "reconstructions",
+    "save",
+    "swap_grid",
+    "training_curves",
+    "traversals",
+]

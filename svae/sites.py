@@ -1,0 +1,194 @@
+"""Questions to a Pyro model or guide, answered from its sites.
+
+Everything the package needs from a model or guide that it did not write (the decoder's output, the
+logits, posterior means) is read from a trace of it, so a plain Pyro function is enough.
+"""
+
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from pyro import poutine
+from pyro.distributions.torch_distribution import TorchDistributionMixin
+from pyro.poutine.messenger import Messenger
+from pyro.poutine.runtime import Message, NonlocalExit
+from torch import Tensor
+from torch.distributions import Independent, TransformedDistribution
+
+__all__ = ["LATENT", "check_sites", "draw_class", "latent_sites", "log_joint_of", "means", "site"]
+
+LATENT = ("z_class", "style")
+TRIES = 500
+Stochastic = Callable[..., Any]
+
+
+def site(
+    model: Stochastic, name: str, x: Tensor, y: Tensor | None = None, **fixed: Tensor
+) -> TorchDistributionMixin:
+    """The distribution of site ``name`` with the sites in ``fixed`` held; nothing after it runs.
+
+    Raises:
+        ValueError: If the model has no such site.
+    """
+
+    def reached(message: Message) -> bool:
+        return message["type"] == "sample" and message["name"] == name
+
+    tracer = poutine.trace(poutine.escape(poutine.condition(model, data=fixed), escape_fn=reached))
+    try:
+        trace = tracer.get_trace(x, y)
+    except NonlocalExit as found:
+        return found.site["fn"]
+    raise ValueError(f"the model has no site {name!r}; its sites are {latent_sites(trace)}")
+
+
+class _AtMean(Messenger):
+    """Gives every latent site its mean, or the image of the base mean."""
+
+    def _pyro_sample(self, message: Message) -> None:
+        if not message["is_observed"] and message["name"] in LATENT:
+            message["value"] = _mean(message["fn"])  # pyright: ignore
+            message["done"] = True
+
+
+def _mean(distribution: Any) -> Tensor:
+    if isinstance(distribution, Independent):
+        return _mean(distribution.base_dist)
+    if isinstance(distribution, TransformedDistribution):
+        value = _mean(distribution.base_dist)
+        for transform in distribution.transforms:
+            value = transform(value)
+        return value
+    return distribution.mean
+
+
+def means(guide: Stochastic, x: Tensor, sample: bool = False) -> tuple[Tensor, Tensor]:
+    """Posterior means of ``z_class`` and ``style``, or one joint posterior sample.
+
+    Where one site depends on the other, its mean is taken at the other's mean.
+    """
+    trace = poutine.trace(guide if sample else _AtMean()(guide)).get_trace(x)
+    missing = [name for name in LATENT if name not in trace.nodes]
+    if missing:
+        raise ValueError(
+            f"the guide lacks the site{'s' * (len(missing) > 1)} {missing}; it has "
+            f"{latent_sites(trace)}. A guide draws 'z_class' and 'style'."
+        )
+    z_class, style = (trace.nodes[name]["value"] for name in LATENT)
+    return z_class, style
+
+
+def log_joint_of(
+    model: Stochastic, x: Tensor, z_class: Float[Tensor, "batch dims"]
+) -> Float[Tensor, "batch classes"]:
+    """Log p(z_class, y = k) for every class k, from the model's own method or its sites.
+
+    A model may have a method ``log_joint(z_class)``. Without one, the prior part of the model is
+    run once for each class with y held.
+    """
+    own = getattr(model, "log_joint", None)
+    if own is not None:
+        return own(z_class)
+    classes = site(model, "y", x, z_class=z_class).enumerate_support(expand=False).flatten()
+    rows = [_log_prior(model, x, z_class, int(k)) for k in classes]
+    return torch.stack(rows, dim=-1)
+
+
+def _log_prior(model: Stochastic, x: Tensor, z_class: Tensor, k: int) -> Tensor:
+    held = {"z_class": z_class, "y": torch.full((len(x),), k, device=x.device)}
+
+    # A model may draw the style before the label, so what ends the run is that both were seen.
+    def beyond(message: Message) -> bool:
+        return message["type"] == "sample" and held.keys() <= tracer.trace.nodes.keys()
+
+    tracer = poutine.trace(poutine.escape(poutine.condition(model, data=held), escape_fn=beyond))
+    with contextlib.suppress(NonlocalExit):
+        tracer.get_trace(x)
+    nodes = tracer.trace.nodes
+    return sum(nodes[name]["fn"].log_prob(nodes[name]["value"]) for name in held)
+
+
+def draw_class(model: Stochastic, x: Tensor, y: Int[Tensor, " batch"]) -> Tensor:
+    r"""One draw of :math:`p(z_\mathrm{class} \mid y)` for every label.
+
+    Where the label comes first, the site itself is drawn from. Where it comes last, prior draws
+    are rejected until p(y given z_class) accepts one, which is exact; a class so rare that none
+    was accepted after some hundred tries gets the try that suited it best.
+    """
+
+    def reached(message: Message) -> bool:
+        return message["type"] == "sample" and message["name"] == "z_class"
+
+    tracer = poutine.trace(poutine.escape(model, escape_fn=reached))
+    with contextlib.suppress(NonlocalExit):
+        tracer.get_trace(x, y)
+    label_first = "y" in tracer.trace.nodes
+    prior = site(model, "z_class", x, y)
+    z_class = prior.sample()
+    if label_first:
+        return z_class
+    best = z_class.new_full((len(y),), -torch.inf)
+    accepted = torch.zeros_like(y, dtype=torch.bool)
+    for _ in range(TRIES):
+        draw = prior.sample()
+        log_prob = log_joint_of(model, x, draw).log_softmax(-1)
+        log_prob = log_prob.gather(-1, y.unsqueeze(-1)).squeeze(-1)
+        accept = torch.rand_like(log_prob).log() < log_prob
+        take = ~accepted & (accept | (log_prob > best))
+        z_class = torch.where(take.view(-1, *[1] * (draw.dim() - 1)), draw, z_class)
+        best = torch.where(take, log_prob, best)
+        accepted |= accept
+        if accepted.all():
+            break
+    return z_class
+
+
+def latent_sites(trace: poutine.Trace) -> list[str]:
+    """Names of the sample sites of a trace, plates aside."""
+    return [
+        name
+        for name, node in trace.nodes.items()
+        if node["type"] == "sample" and type(node["fn"]).__name__ != "_Subsample"
+    ]
+
+
+def check_sites(model: Stochastic, guide: Stochastic, x: Tensor, y: Tensor | None = None) -> None:
+    """Runs guide and model once and compares their sites.
+
+    Raises:
+        ValueError: If a site is missing, unknown or of another shape; both lists are printed.
+    """
+    with torch.no_grad():
+        drawn = poutine.trace(guide).get_trace(x, y)
+        # Not replayed on the guide's draws: of another width, they would stop the model midway.
+        made = poutine.trace(model).get_trace(x, y)
+    guide_sites, model_sites = latent_sites(drawn), latent_sites(made)
+    both = f"\n  model: {_listing(made)}\n  guide: {_listing(drawn)}"
+    expected = {"z_class", "style", "y", "x"}
+    if set(model_sites) != expected:
+        raise ValueError(f"a model has exactly the sites {sorted(expected)}, got{both}")
+    if set(guide_sites) != set(LATENT):
+        raise ValueError(f"a guide has exactly the sites {list(LATENT)}, got{both}")
+    for name in LATENT:
+        inside, outside = made.nodes[name]["fn"], drawn.nodes[name]["fn"]
+        shapes = [(*fn.batch_shape, "|", *fn.event_shape) for fn in (inside, outside)]
+        if shapes[0] != shapes[1]:
+            raise ValueError(
+                f"model and guide disagree on the shape of {name!r} (batch | event). Declare the "
+                f"dims of one example with .to_event(1):{both}"
+            )
+        if inside.batch_shape != (len(x),):
+            raise ValueError(
+                f"the site {name!r} must have batch shape ({len(x)},): draw it inside "
+                f"pyro.plate('batch', len(x)) with .to_event(1):{both}"
+            )
+
+
+def _listing(trace: poutine.Trace) -> str:
+    return ", ".join(
+        f"{name} {tuple(trace.nodes[name]['fn'].batch_shape)}"
+        f"{tuple(trace.nodes[name]['fn'].event_shape)}"
+        for name in latent_sites(trace)
+    )

@@ -1,0 +1,588 @@
+"""Training of everything that can be trained, on pytorch_lightning's Trainer.
+
+A supervised VAE is trained in two phases of one run. First the model and guide learn with a
+standard normal prior on the style code; then they are held and the style flow is fitted to the
+codes by maximum likelihood. With ``Recipe(joint=True)`` the flow is learned from the start, and
+the second phase only improves it.
+"""
+
+import logging
+import math
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import singledispatch
+from pathlib import Path
+from pickle import UnpicklingError
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pyro import poutine
+from pytorch_lightning.callbacks import ModelCheckpoint, RichProgressBar
+from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+from torch import Tensor, nn
+
+from svae.data import Batch, as_data
+from svae.elbo import SupervisedELBO, active_units, without_flow
+from svae.models import SVAE
+from svae.priors import FlowPrior
+from svae.sites import means, site
+
+__all__ = ["CollapsedBlock", "NonFiniteLoss", "Recipe", "SVAEModule", "fit", "lightning_module"]
+
+_logger = logging.getLogger("svae")
+
+LOGGED = {
+    "x": "distortion",
+    "z_class": "rate_class",
+    "style": "rate_style",
+    "label": "label_loss",
+    "active_z_class": "active_class",
+    "active_style": "active_style",
+}
+_LIGHTNING = "pytorch_lightning"
+_EXPECTED = (
+    "Checkpoint directory .* exists and is not empty",
+    "The number of training batches .* is smaller than the logging interval",
+    ".*isinstance.treespec, LeafSpec.. is deprecated",
+)
+
+
+class CollapsedBlock(UserWarning):
+    """A latent block carries no information: none of its units is active."""
+
+
+class NonFiniteLoss(FloatingPointError):
+    """A term of the loss is NaN or infinite."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How an SVAE is optimised.
+
+    Args:
+        learning_rate: Peak of the one-cycle schedule of model and guide.
+        flow_learning_rate: The same for the style flow.
+        weight_decay: Of AdamW.
+        flow_share: Share of all steps that fit the style flow alone, after model and guide.
+        joint: Whether the flow is the prior of the first phase too, trained with model and guide.
+        mean_share: Share of the codes that the flow is fitted to, in the second phase, at the
+            posterior mean instead of a posterior sample. It trades leakage of samples for leakage
+            of means: what is noise in one class need not be noise in another.
+
+    Raises:
+        ValueError: If a number is out of range.
+    """
+
+    learning_rate: float = 2e-3
+    flow_learning_rate: float = 2e-3
+    weight_decay: float = 1e-4
+    flow_share: float = 0.5
+    joint: bool = False
+    mean_share: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.flow_share < 1 or not 0 <= self.mean_share <= 1:
+            raise ValueError(
+                "flow_share must be at least 0 and below 1 and mean_share between 0 and 1, got "
+                f"{self.flow_share} and {self.mean_share}"
+            )
+        if min(self.learning_rate, self.flow_learning_rate) <= 0 or self.weight_decay < 0:
+            raise ValueError(
+                "learning rates must be positive and weight_decay at least 0, got "
+                f"{self.learning_rate}, {self.flow_learning_rate} and {self.weight_decay}"
+            )
+
+
+class SVAEModule(pl.LightningModule):
+    """Both phases of training an :class:`svae.SVAE`.
+
+    The noise of every step is a function of ``seed`` and the step alone, so a resumed run repeats
+    the losses of an uninterrupted one.
+
+    Args:
+        vae: Model and guide.
+        objective: Terms and weights.
+        recipe: Learning rates and phases.
+        seed: Seed of the noise.
+    """
+
+    def __init__(
+        self,
+        vae: SVAE,
+        objective: SupervisedELBO | None = None,
+        recipe: Recipe | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.vae = vae
+        self.objective = objective or SupervisedELBO()
+        self.recipe = recipe or Recipe()
+        self.seed = seed
+        # In a tuple, so that its weights are not registered a second time.
+        self._first = (vae if self.recipe.joint else without_flow(vae),)
+        self._flows = nn.ModuleList(m for m in vae.modules() if isinstance(m, FlowPrior))
+        self.switch_step = 0
+        self._sums: dict[str, Tensor] = {}
+        self._count = 0
+        self._seen: list[tuple[Tensor, Tensor]] = []
+        self._scored_phase = 0
+
+    @property
+    def fitting_flow(self) -> bool:
+        """Whether the run has reached the phase that fits the style flow alone."""
+        return self.global_step >= self.switch_step
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """AdamW with one one-cycle schedule for each phase."""
+        recipe = self.recipe
+        total = int(self.trainer.estimated_stepping_batches)
+        switch = self.switch_step = self._border(total)
+        flow = {id(p) for p in self._flows.parameters()}
+        others = [p for p in self.parameters() if id(p) not in flow and p.requires_grad]
+        if not others:
+            raise ValueError(
+                "model and guide have no parameters to train. A plain function's networks are not "
+                "seen: make model and guide nn.Modules that hold them as attributes."
+            )
+        groups = [{"params": others, "lr": recipe.learning_rate}]
+        if flow:
+            parameters = list(self._flows.parameters())
+            groups.append({"params": parameters, "lr": recipe.flow_learning_rate})
+        optimizer = torch.optim.AdamW(groups, weight_decay=recipe.weight_decay)
+
+        def first(step: int) -> float:
+            return one_cycle(step / max(switch, 1))
+
+        def second(step: int) -> float:
+            if step < switch:
+                return first(step) if recipe.joint else 0.0
+            return one_cycle((step - switch) / max(total - switch, 1))
+
+        factors: list[Callable[[int], float]] = [first, second][: len(groups)]
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factors)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+    def setup(self, stage: str) -> None:
+        """Checks model and data against each other before anything is computed."""
+        _check_against(self.vae, as_data(self.trainer.datamodule))  # pyright: ignore
+
+    def _border(self, total: int) -> int:
+        """The step between the phases, at an epoch's border where there is one."""
+        if not len(self._flows) or not self.recipe.flow_share:
+            return total
+        border = total * (1 - self.recipe.flow_share)
+        epochs = self.trainer.max_epochs or -1
+        if epochs > 1:
+            per_epoch = total / epochs
+            border = min(max(round(border / per_epoch), 1), epochs - 1) * per_epoch
+        return round(border)
+
+    def on_train_epoch_start(self) -> None:
+        """Starts the sums of an epoch."""
+        self._sums, self._count = {}, 0
+        self._seed_augmentation()
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Sets the noise of the step, and the modes of its phase."""
+        torch.manual_seed(_mixed(self.seed, self.global_step, self.global_rank))
+        if self.fitting_flow and self.vae.training:
+            self._load_best()
+            self.vae.eval()
+            self._flows.train()
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        """Sets the noise of the next batch's augmentation, which comes before its step."""
+        self._seed_augmentation()
+
+    def _seed_augmentation(self) -> None:
+        torch.manual_seed(_mixed(self.seed, self.global_step, self.global_rank, 1))
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """One step of the phase that the run is in."""
+        x, y = _labelled(batch)
+        if self.fitting_flow:
+            loss = flow_loss(self.vae, x, self.recipe.mean_share)
+            values = {"flow_loss": loss}
+        else:
+            loss, terms = self.objective(self._first[0], x, y, self.global_step)
+            values = _named(loss, terms)
+        if not torch.isfinite(loss):
+            self._stop(values, f"batch {batch_idx}")
+        for name, value in values.items():
+            self._sums[name] = self._sums.get(name, 0.0) + value.detach()
+        self._count += 1
+        if (self.global_step + 1) % self.trainer.log_every_n_steps == 0:  # pyright: ignore
+            self.log_dict({f"step/{k}": v.detach() for k, v in values.items()}, batch_size=len(x))
+        self.log("loss", loss.detach(), prog_bar=True, logger=False, batch_size=len(x))
+        return loss
+
+    def on_train_epoch_end(self) -> None:
+        """Logs the means of the epoch."""
+        for name, total in self._sums.items():
+            self.log(f"train/{name}", total / self._count, sync_dist=True, batch_size=1)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """The objective under the prior of the phase, accuracy and active units."""
+        x, y = _labelled(batch)
+        torch.manual_seed(_mixed(self.seed, batch_idx, -1))
+        vae = self.vae if self.fitting_flow else self._first[0]
+        loss, terms = self.objective(vae, x, y)
+        z_class, style = means(vae.guide, x)
+        logits = vae.logits(z_class)
+        self._seen.append((z_class, style))
+        values = _named(loss, terms)
+        values = {k: v for k, v in values.items() if not k.startswith("active")}
+        if not torch.isfinite(loss):  # the last step spoilt the weights: they must not be saved
+            self._stop(values, f"validation batch {batch_idx}")
+        values["accuracy"] = (logits.argmax(-1) == y).float().mean()
+        for name, value in values.items():
+            self.log(
+                f"validation/{name}",
+                value,
+                batch_size=len(x),
+                sync_dist=True,
+                prog_bar=name == "accuracy",
+            )
+
+    def on_validation_epoch_end(self) -> None:
+        """Counts active units; a block without any is a named warning."""
+        blocks = zip(*self._seen, strict=True)
+        self._seen = []
+        for name, parts in zip(("class", "style"), blocks, strict=True):
+            codes = torch.cat(parts)
+            if len(codes) < 2:
+                continue
+            active = active_units(codes)
+            self.log(f"validation/active_{name}", active, sync_dist=True)
+            if not active and not self.trainer.sanity_checking:
+                warnings.warn(
+                    f"the {name} block has collapsed: none of its {codes.shape[-1]} units is "
+                    f"active. Lower its weight (beta_{name}), warm it up for longer, or give it "
+                    f"free bits.",
+                    CollapsedBlock,
+                    stacklevel=2,
+                )
+        phase = int(self.fitting_flow)
+        if phase != self._scored_phase and not self.trainer.sanity_checking:
+            # The prior has changed, so losses of the first phase are no longer comparable.
+            self._scored_phase = phase
+            for checkpoint in _checkpoints(self.trainer):
+                checkpoint.best_k_models = {}
+                checkpoint.kth_best_model_path = ""
+                checkpoint.best_model_score = None
+                checkpoint.current_score = None
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keeps which phase the best checkpoint belongs to."""
+        checkpoint["scored_phase"] = self._scored_phase
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Restores what :meth:`on_save_checkpoint` kept."""
+        self._scored_phase = checkpoint["scored_phase"]
+
+    def _load_best(self) -> None:
+        for checkpoint in _checkpoints(self.trainer):
+            path = checkpoint.best_model_path
+            if path and Path(path).is_file() and not self._scored_phase:
+                state = torch.load(path, map_location=self.device, weights_only=True)
+                self.load_state_dict(state["state_dict"])
+                return
+
+    def _stop(self, values: dict[str, Tensor], where: str) -> None:
+        bad = [name for name, value in values.items() if not torch.isfinite(value)]
+        named = [name for name in bad if name != "loss"] or bad
+        shown = ", ".join(f"{name} = {float(values[name])}" for name in named)
+        saved = [c.best_model_path for c in _checkpoints(self.trainer) if c.best_model_path]
+        raise NonFiniteLoss(
+            f"{shown} in {where} of epoch {self.current_epoch} (step "
+            f"{self.global_step}). Lower the learning rate, or look at the data of that batch. "
+            f"The last good checkpoint is {saved[0] if saved else 'none yet'}."
+        )
+
+
+def flow_loss(vae: SVAE, x: Tensor, mean_share: float = 0.0) -> Tensor:
+    """Negative log-likelihood of style codes under the flow, in nats.
+
+    Model and guide are held: the gradient reaches the flow alone.
+
+    Args:
+        vae: Model and guide.
+        x: Inputs.
+        mean_share: Share of the codes that are posterior means instead of samples.
+    """
+    with torch.no_grad():
+        drawn = poutine.trace(vae.guide).get_trace(x).nodes
+        z_class, style = drawn["z_class"]["value"], drawn["style"]["value"]
+        at_mean = torch.arange(len(x), device=x.device) < round(mean_share * len(x))
+        style = torch.where(at_mean.unsqueeze(-1), drawn["style"]["fn"].mean, style)
+    return -site(vae.model, "style", x, z_class=z_class).log_prob(style).mean()
+
+
+class PlainProgress(pl.Callback):
+    """One line an epoch, for logs and pipes."""
+
+    def __init__(self) -> None:
+        self.started = time.monotonic()
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Prints the epoch before: only now are its means known."""
+        if trainer.current_epoch and "validation/loss" in trainer.callback_metrics:
+            self._line(trainer, trainer.current_epoch)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Prints the last epoch."""
+        self._line(trainer, trainer.current_epoch)
+
+    def _line(self, trainer: pl.Trainer, epoch: int) -> None:
+        if not trainer.is_global_zero:
+            return
+        got = trainer.callback_metrics
+        names = [name for name in got if name.startswith("train/") and name.endswith("loss")]
+        names = [name for name in names if name != "train/label_loss"][-1:]
+        names += ["validation/loss", "validation/accuracy"]
+        numbers = "  ".join(f"{name} {float(got[name]):.4g}" for name in names if name in got)
+        seconds = time.monotonic() - self.started
+        sys.stdout.write(f"epoch {epoch}/{trainer.max_epochs}  {numbers}  {seconds:.0f} s\n")
+        sys.stdout.flush()
+
+
+@singledispatch
+def lightning_module(
+    model: object, objective: nn.Module | None, recipe: Recipe | None, seed: int
+) -> pl.LightningModule:
+    """The training of one family of models; another family registers its own."""
+    raise TypeError(f"cannot fit {type(model).__name__}: expected an svae.SVAE")
+
+
+@lightning_module.register
+def _(
+    model: SVAE, objective: SupervisedELBO | None, recipe: Recipe | None, seed: int
+) -> SVAEModule:
+    return SVAEModule(model, objective, recipe, seed)
+
+
+def fit(
+    model: nn.Module,
+    data: object,
+    *,
+    objective: nn.Module | None = None,
+    recipe: Recipe | None = None,
+    seed: int = 0,
+    out: str | Path | None = None,
+    resume: bool = False,
+    **trainer: Any,
+) -> Path | None:
+    """Trains ``model`` and leaves the best weights by validation in it, in evaluation mode.
+
+    Args:
+        model: What to train, for example an :class:`svae.SVAE`.
+        data: Data module, torch Dataset of (x, y), or a tuple (x, y) of tensors.
+        objective: Terms and weights; the family's default if None.
+        recipe: Learning rates and phases.
+        seed: Orders of the batches and noise of every step.
+        out: Folder for ``checkpoints/`` and ``logs/`` (CSV and TensorBoard); nothing is kept
+            if None.
+        resume: Go on from ``out/checkpoints/last.ckpt`` where there is one.
+        trainer: Keywords of :class:`pytorch_lightning.Trainer`, such as ``max_epochs=10``,
+            ``accelerator="gpu"``, ``devices=2`` or ``precision="bf16-mixed"``.
+
+    Returns:
+        The folder of the logs, or None.
+
+    Raises:
+        ValueError: If the data do not fit the model, or ``resume`` has no ``out``.
+        NonFiniteLoss: At the first NaN or infinity; checkpoints stay.
+    """
+    module_data = as_data(data, seed=seed)
+    if resume and out is None:
+        raise ValueError("resume=True needs out=, the folder of the interrupted run")
+    module = lightning_module(model, objective, recipe, seed)
+    with TemporaryDirectory() as scratch:
+        folder = Path(scratch if out is None else out)
+        with quiet():
+            runner = pl.Trainer(**trainer_settings(folder, trainer, keep=out is not None))
+        run(runner, module, module_data, folder, resume)
+        log_dir = runner.loggers[0].log_dir if runner.loggers else None
+    return None if log_dir is None else Path(log_dir)
+
+
+def trainer_settings(folder: Path, wanted: Mapping[str, Any], keep: bool = True) -> dict[str, Any]:
+    """Keywords of a Trainer: ours, overridden by ``wanted``, with our callbacks added.
+
+    Args:
+        folder: Where ``checkpoints/`` and ``logs/`` go.
+        wanted: Keywords that were asked for.
+        keep: Whether there are logs.
+    """
+    bar = sys.stdout.isatty()
+    settings: dict[str, Any] = {
+        "max_epochs": 10,
+        "gradient_clip_val": 100.0,
+        "use_distributed_sampler": False,  # our loaders know their rank
+        "enable_model_summary": False,
+        "num_sanity_val_steps": 0,
+        "enable_progress_bar": bar,
+        "logger": False,
+    }
+    if keep:
+        csv = CSVLogger(folder, name="logs")
+        settings["logger"] = [csv, TensorBoardLogger(folder, name="logs", version=csv.version)]
+    settings |= {name: value for name, value in wanted.items() if value is not None}
+    if (strategy := _strategy(settings)) is not None:
+        settings["strategy"] = strategy
+    callbacks = settings.get("callbacks") or []
+    callbacks = list(callbacks) if isinstance(callbacks, Sequence) else [callbacks]
+    callbacks.append(
+        RichProgressBar() if settings["enable_progress_bar"] and bar else PlainProgress()
+    )
+    callbacks.append(
+        ModelCheckpoint(
+            folder / "checkpoints",
+            filename="best",
+            monitor="validation/loss",
+            save_last=True,
+            save_on_train_epoch_end=True,
+            enable_version_counter=False,
+        )
+    )
+    return {**settings, "callbacks": callbacks}
+
+
+def _strategy(settings: Mapping[str, Any]) -> Any:
+    """The strategy of a Trainer; among several processes one that bears parts without gradient.
+
+    In either phase of :class:`SVAEModule` the other phase's parameters have none, and plain DDP
+    waits for them forever.
+    """
+    strategy = settings.get("strategy")
+    if strategy in ("ddp", "ddp_spawn", "ddp_fork", "ddp_notebook"):
+        return f"{strategy}_find_unused_parameters_true"
+    if strategy not in (None, "auto"):
+        return strategy
+    devices = settings.get("devices", "auto")
+    several = settings.get("num_nodes", 1) > 1
+    if isinstance(devices, list | tuple):
+        several |= len(devices) > 1
+    elif str(devices) in ("auto", "-1"):
+        on_gpu = settings.get("accelerator", "auto") in ("auto", "gpu", "cuda")
+        several |= on_gpu and torch.cuda.device_count() > 1
+    else:  # "0,1" is a list of devices, "2" and 2 are a number of them
+        several |= "," in str(devices) or int(devices) > 1
+    return "ddp_find_unused_parameters_true" if several else strategy
+
+
+def run(
+    trainer: pl.Trainer,
+    module: pl.LightningModule,
+    data: pl.LightningDataModule,
+    folder: Path,
+    resume: bool = False,
+) -> None:
+    """Fits, from the last checkpoint if asked, and leaves the best weights in the module."""
+    last = folder / "checkpoints" / "last.ckpt"
+    if resume and not last.is_file():
+        _logger.warning("nothing to resume: there is no %s, so training starts afresh", last)
+        resume = False
+    module.train()  # Lightning takes the mode as it is: that of evaluation after an earlier fit
+    with quiet():
+        try:
+            trainer.fit(module, data, ckpt_path=str(last) if resume else None, weights_only=True)
+        except (RuntimeError, UnpicklingError, EOFError, KeyError) as error:
+            if not resume or trainer.global_step:
+                raise
+            raise ValueError(
+                f"cannot resume from {last}: it is damaged or belongs to another architecture "
+                f"({error}). Train without resuming, or with the settings it was written with."
+            ) from error
+    best = _checkpoints(trainer)[0].best_model_path
+    if best and Path(best).is_file():
+        state = torch.load(best, map_location="cpu", weights_only=True)
+        module.load_state_dict(state["state_dict"])
+    trainer.strategy.barrier()  # nobody removes the file while another process reads it
+    module.eval()
+
+
+def _check_against(vae: SVAE, data: Any) -> None:
+    if vae.x_shape is None:
+        vae.x_shape = tuple(data.x_shape)
+    if vae.x_shape != tuple(data.x_shape):
+        raise ValueError(
+            f"the model is built for x of shape {vae.x_shape}, the data have "
+            f"{tuple(data.x_shape)}. Build the model with the data's shape: data.x_shape."
+        )
+    x = data.train.floats(limit=4)
+    training = vae.training
+    vae.eval()
+    vae.check(x)  # without labels: those of an unknown class would stop it midway
+    vae.train(training)
+    if vae.n_classes != data.n_classes:
+        raise ValueError(
+            f"the model has {vae.n_classes} classes, the data {data.n_classes}. Build the model "
+            "with n_classes=data.n_classes."
+        )
+
+
+def _named(loss: Tensor, terms: dict[str, Tensor]) -> dict[str, Tensor]:
+    named = {LOGGED.get(name, name): value for name, value in terms.items() if name != "y"}
+    return {"loss": loss, **named}
+
+
+def _labelled(batch: Batch) -> tuple[Tensor, Tensor]:
+    if batch.y is None:
+        raise ValueError("a supervised VAE needs labels, and this batch has none (y is None)")
+    return batch.x, batch.y
+
+
+def one_cycle(t: float, rise: float = 0.2) -> float:
+    """Cosine from 1/25 up to 1 at ``rise`` and down to 1e-4; constant ends outside [0, 1].
+
+    References:
+        Super-Convergence (Smith & Topin, 2018), https://arxiv.org/abs/1708.07120
+    """
+    t = min(max(t, 0.0), 1.0)
+    first, last, part = (
+        (1 / 25, 1.0, t / rise) if t < rise else (1.0, 1e-4, (t - rise) / (1 - rise))
+    )
+    return last + (first - last) * (1 + math.cos(math.pi * part)) / 2
+
+
+def _mixed(*numbers: int) -> int:
+    """One seed from several numbers; neighbours give unrelated streams."""
+    mixed = 0
+    for number in numbers:
+        mixed = (mixed * 6364136223846793005 + number + 1442695040888963407) % 2**64
+        mixed ^= mixed >> 29
+    return mixed % 2**63
+
+
+def _checkpoints(trainer: pl.Trainer) -> list[ModelCheckpoint]:
+    return [c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint)]
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silences what Lightning says about choices that are made here on purpose."""
+    loggers = [
+        logging.getLogger(f"{_LIGHTNING}.utilities.rank_zero"),
+        logging.getLogger(_LIGHTNING),
+    ]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings():
+        for message in _EXPECTED:
+            warnings.filterwarnings("ignore", message)
+        for logger in loggers:
+            logger.setLevel(logging.WARNING)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)

@@ -1,0 +1,58 @@
+import gzip
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+KINDS = ("MNIST", "FashionMNIST", "KMNIST")
+
+
+def idx_bytes(array: np.ndarray) -> bytes:
+    header = struct.pack(f">{1 + array.ndim}I", 0x0800 + array.ndim, *array.shape)
+    return header + array.astype(np.uint8).tobytes()
+
+
+def write_idx(root: Path, kind: str = "MNIST", n_train: int = 300, compress: bool = False) -> Path:
+    """A small set in torchvision's layout, labels 0..9 in turn."""
+    folder = root / kind / "raw"
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for stem, n in (("train", n_train), ("t10k", 50)):
+        arrays = {
+            f"{stem}-images-idx3-ubyte": rng.integers(0, 256, (n, 28, 28)),
+            f"{stem}-labels-idx1-ubyte": np.arange(n) % 10,
+        }
+        for name, array in arrays.items():
+            content = idx_bytes(array)
+            if compress:
+                (folder / f"{name}.gz").write_bytes(gzip.compress(content))
+            else:
+                (folder / name).write_bytes(content)
+    return folder
+
+
+@pytest.fixture
+def idx_root(tmp_path: Path) -> Path:
+    for kind in KINDS:
+        write_idx(tmp_path, kind)
+    return tmp_path
+
+
+@pytest.fixture
+def mirrors(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Sets the addresses that every set is downloaded from; before that, all refuse."""
+    import torchvision
+
+    for name in ("http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+
+    def use(*addresses: str) -> None:
+        for kind in KINDS:
+            source = getattr(torchvision.datasets, kind)
+            monkeypatch.setattr(source, "mirrors", list(addresses))
+
+    use("http://127.0.0.1:9/")  # the discard port: nothing listens
+    return use

@@ -1,0 +1,259 @@
+import copy
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from svae.flows import ActNorm, Bijection, ConditionalFlow, Coupling, Permutation
+from tests.unchecked import as_a_user
+
+HIDDEN = (8, 8)
+# name → (features, context) → map; every law below holds for every one of them.
+MAPS: dict[str, Callable[[int, int], Bijection]] = {
+    "actnorm": lambda features, _: ActNorm(features),
+    "permutation": lambda features, _: Permutation(features, seed=3),
+    "coupling": lambda features, context: Coupling(features, context, HIDDEN),
+    "flipped coupling": lambda features, context: Coupling(features, context, HIDDEN, flip=True),
+    "flow": lambda features, context: ConditionalFlow(features, context, 2, HIDDEN),
+}
+SIZES = [(2, 0), (2, 3), (5, 0), (5, 3), (1, 0), (1, 3)]
+CASES = [
+    (name, *size) for name in MAPS for size in SIZES if not ("coupling" in name and size[0] == 1)
+] + [("coupling", 1, 0), ("coupling", 1, 3)]
+BATCHES = [(), (5,), (2, 3), (1,)]  # (1,): a batch of one example
+
+
+def built(name: str, features: int, context: int, dtype: torch.dtype = torch.float64) -> Bijection:
+    """A map far from the identity, as after training."""
+    bijection = MAPS[name](features, context).to(dtype).eval()
+    for parameter in bijection.parameters():
+        nn.init.normal_(parameter, std=0.4)
+    return bijection
+
+
+def inputs(
+    batch: tuple[int, ...], features: int, context: int, dtype: torch.dtype = torch.float64
+) -> tuple[Tensor, Tensor | None]:
+    x = torch.randn(*batch, features, dtype=dtype)
+    return x, torch.randn(*batch, context, dtype=dtype) if context else None
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.float64, 1e-9)])
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_inverse_undoes_forward(
+    case: tuple[str, int, int], dtype: torch.dtype, tolerance: float
+) -> None:
+    bijection = built(*case, dtype)
+    for batch in BATCHES:
+        x, context = inputs(batch, *case[1:], dtype)
+        y, log_det = bijection(x, context)
+        again, back = bijection.inverse(y, context)
+        assert y.shape == x.shape
+        assert log_det.shape == back.shape == batch
+        assert y.dtype == log_det.dtype == again.dtype == dtype
+        assert (again - x).abs().max() <= tolerance
+        assert (log_det + back).abs().max() <= tolerance
+        other, _ = bijection(bijection.inverse(x, context)[0], context)
+        assert (other - x).abs().max() <= tolerance
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("direction", ["forward", "inverse"])
+def test_log_det_is_that_of_the_jacobian(case: tuple[str, int, int], direction: str) -> None:
+    bijection = built(*case)
+    x, context = inputs((), *case[1:])
+    function = getattr(bijection, direction)
+    jacobian = torch.autograd.functional.jacobian(lambda value: function(value, context)[0], x)
+    assert isinstance(jacobian, Tensor)
+    log_det = function(x, context)[1]
+    assert torch.allclose(log_det, torch.linalg.slogdet(jacobian).logabsdet, atol=1e-8)
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case[0] != "permutation"], ids=str)
+def test_a_trained_map_is_no_identity(case: tuple[str, int, int]) -> None:
+    # Without this the laws above could hold for maps that do nothing.
+    x, context = inputs((4,), *case[1:])
+    assert not torch.allclose(built(*case)(x, context)[0], x, atol=1e-2)
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case[2]], ids=str)
+def test_a_row_of_context_acts_on_its_row_only(case: tuple[str, int, int]) -> None:
+    bijection = built(*case)
+    x, context = inputs((5,), *case[1:])
+    assert context is not None
+    changed = context.clone()
+    changed[2] += 1
+    for function in (bijection.forward, bijection.inverse):
+        before, after = function(x, context)[0], function(x, changed)[0]
+        others = torch.tensor([0, 1, 3, 4])
+        assert torch.allclose(before[others], after[others], atol=1e-12)
+        conditional = case[0] in ("coupling", "flipped coupling", "flow")
+        assert conditional != torch.allclose(before[2], after[2], atol=1e-6)
+
+
+@pytest.mark.parametrize("context", [None, torch.tensor([0.4, -1.0, 2.0], dtype=torch.float64)])
+def test_density_integrates_to_one(context: Tensor | None) -> None:
+    torch.manual_seed(1)
+    flow = ConditionalFlow(2, 0 if context is None else 3, 1, HIDDEN, max_log_scale=1.0).double()
+    for parameter in flow.eval().parameters():
+        nn.init.normal_(parameter, std=0.3)
+    axis = torch.linspace(-20, 20, 401, dtype=torch.float64)
+    grid = torch.cartesian_prod(axis, axis)
+    with torch.no_grad():
+        rows = None if context is None else context.expand(len(grid), 3)
+        total = flow.log_prob(grid, rows).exp().sum() * (axis[1] - axis[0]) ** 2
+    assert total == pytest.approx(1, abs=1e-3)
+
+
+def test_density_is_that_of_the_samples() -> None:
+    # E[log p] under samples equals minus the entropy: base entropy plus the inverse's log-det.
+    flow = built("flow", 2, 0)
+    assert isinstance(flow, ConditionalFlow)
+    noise = torch.randn(500, 2, dtype=torch.float64)
+    value, log_det = flow.inverse(noise)
+    base = torch.distributions.Normal(0.0, 1.0).log_prob(noise).sum(-1)
+    assert torch.allclose(flow.log_prob(value), base - log_det, atol=1e-9)
+
+
+def test_samples_have_a_row_for_every_context() -> None:
+    flow = built("flow", 2, 3, torch.float32)
+    assert isinstance(flow, ConditionalFlow)
+    context = torch.randn(4, 3)
+    first = flow.sample(6, context, torch.Generator().manual_seed(0))
+    again = flow.sample(6, context, torch.Generator().manual_seed(0))
+    assert first.shape == (6, 4, 2)
+    assert torch.equal(first, again)
+    noise = torch.randn(6, 4, 2, generator=torch.Generator().manual_seed(0))
+    assert torch.allclose(flow(first, context.expand(6, 4, 3))[0], noise, atol=1e-4)
+    assert ConditionalFlow(2).eval().sample(6).shape == (6, 2)
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_a_coupling_keeps_one_half(flip: bool) -> None:
+    coupling = Coupling(5, 2, HIDDEN, flip)
+    for parameter in coupling.parameters():
+        nn.init.normal_(parameter)
+    x, context = torch.randn(3, 5), torch.randn(3, 2)
+    y = coupling(x, context)[0]
+    moved = (x != y).all(0)
+    assert moved.tolist() == [(i % 2 == 1) is flip for i in range(5)]
+
+
+@pytest.mark.parametrize("features", [1, 2, 5])
+@pytest.mark.parametrize("context", [0, 2])
+def test_a_coupling_starts_as_the_identity(features: int, context: int) -> None:
+    x = torch.randn(4, features)
+    given = torch.randn(4, context) if context else None
+    y, log_det = Coupling(features, context, HIDDEN)(x, given)
+    assert torch.equal(y, x)
+    assert torch.equal(log_det, torch.zeros(4))
+
+
+def test_log_scales_are_bounded() -> None:
+    coupling = Coupling(4, 0, HIDDEN, max_log_scale=0.5)
+    for parameter in coupling.parameters():
+        nn.init.normal_(parameter, std=50)
+    log_det = coupling(torch.randn(50, 4))[1]
+    assert log_det.abs().max() <= 2 * 0.5 + 1e-5
+    assert log_det.abs().max() > 0.5
+
+
+def test_permutations_differ_between_blocks() -> None:
+    orders = [Permutation(16, seed=i)(torch.arange(16.0))[0] for i in range(3)]
+    assert len({tuple(order.tolist()) for order in orders}) == 3
+
+
+def test_actnorm_standardises_its_first_training_batch() -> None:
+    norm, x = ActNorm(3), 4 + 2 * torch.randn(200, 3)
+    y, log_det = norm(x)
+    assert torch.allclose(y.mean(0), torch.zeros(3), atol=1e-4)
+    assert torch.allclose(y.std(0), torch.ones(3), atol=1e-4)
+    assert torch.allclose(log_det, -x.std(0).log().sum().expand(200), atol=1e-4)
+    before = {name: value.clone() for name, value in norm.state_dict().items()}
+    norm(100 * x)
+    assert all(torch.equal(value, before[name]) for name, value in norm.state_dict().items())
+
+
+def test_actnorm_waits_for_training() -> None:
+    norm, x = ActNorm(3).eval(), 5 + torch.randn(50, 3)
+    assert torch.equal(norm(x)[0], x)
+    norm.train()
+    norm.inverse(x)
+    assert not norm.initialised
+    assert norm(x)[0].mean().abs() < 1e-4
+
+
+@pytest.mark.parametrize("how", ["state_dict", "deepcopy"])
+def test_actnorm_remembers_that_it_is_initialised(how: str) -> None:
+    flow = ConditionalFlow(3, 0, 1, HIDDEN)
+    flow(5 + torch.randn(50, 3))
+    if how == "deepcopy":
+        copied = copy.deepcopy(flow)
+    else:
+        copied = ConditionalFlow(3, 0, 1, HIDDEN)
+        copied.load_state_dict(flow.state_dict())
+    copied.train()
+    x = torch.randn(20, 3)
+    for mine, theirs in zip(flow(x), copied(x), strict=True):
+        assert torch.equal(mine, theirs)
+
+
+def test_actnorm_of_one_example_and_of_a_constant_feature() -> None:
+    norm = ActNorm(2)
+    assert torch.equal(norm(torch.tensor([[3.0, 4.0]]))[0], torch.zeros(1, 2))
+    assert torch.equal(norm.log_scale, torch.zeros(2))
+    constant = ActNorm(2)
+    constant(torch.stack([torch.randn(50), torch.ones(50)], -1))
+    assert constant.log_scale[1].item() == pytest.approx(math.log(1e-2))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_log_dets_are_float32_under_autocast(dtype: torch.dtype) -> None:
+    flow = built("flow", 5, 3, torch.float32)
+    x, context = inputs((4,), 5, 3, torch.float32)
+    x, context = x.to(dtype), None if context is None else context.to(dtype)
+    expected = flow(x.float(), None if context is None else context.float())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        given = flow(x, context)
+        back = flow.inverse(given[0], context)
+    for mine, theirs in zip(given, expected, strict=True):
+        assert mine.dtype == torch.float32
+        assert torch.equal(mine, theirs)
+    assert back[0].dtype == back[1].dtype == torch.float32
+    assert (back[0] - x.float()).abs().max() < 1e-4
+
+
+def test_gradients_reach_every_parameter_and_the_context() -> None:
+    flow = built("flow", 4, 2, torch.float32)
+    assert isinstance(flow, ConditionalFlow)
+    x, context = torch.randn(6, 4), torch.randn(6, 2, requires_grad=True)
+    flow.log_prob(x, context).sum().backward()
+    assert context.grad is not None
+    assert (context.grad.abs().sum(-1) > 0).all()
+    for name, parameter in flow.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+
+
+@pytest.mark.parametrize("numbers", [(0, 0, 1), (2, -1, 1), (2, 0, 0)])
+def test_numbers_out_of_range(numbers: tuple[int, int, int]) -> None:
+    with pytest.raises(ValueError, match="at least 1 feature, 0 context features and 1 block"):
+        ConditionalFlow(*numbers)
+
+
+@pytest.mark.parametrize(
+    ("x", "context", "match"),
+    [
+        (torch.zeros(3, 4), torch.zeros(3, 2), "vectors of 5 features, got 4"),
+        (torch.zeros(3, 5), None, "context of 2 features, got none"),
+        (torch.zeros(3, 5), torch.zeros(3, 4), "context of 2 features, got 4.*context=4"),
+    ],
+)
+def test_other_widths_are_refused(x: Tensor, context: Tensor | None, match: str) -> None:
+    flow = ConditionalFlow(5, 2, 1, HIDDEN)
+    with as_a_user(), pytest.raises(ValueError, match=match):
+        flow(x, context)
+    with as_a_user(), pytest.raises(ValueError, match=match):
+        flow.inverse(x, context)

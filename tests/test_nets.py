@@ -1,0 +1,88 @@
+import pytest
+import torch
+from torch import nn
+
+from svae.nets import MLP, ConvDecoder, ConvEncoder, MLPDecoder, MLPEncoder
+
+SHAPES = [
+    (1, 8, 8),
+    (3, 9, 9),
+    (1, 8, 13),
+    (1, 17, 8),
+    (1, 28, 28),
+    (3, 32, 32),
+    (2, 31, 45),
+    (1, 64, 64),
+    (1, 127, 128),
+    (3, 128, 128),
+    (1, 8, 128),
+]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_images_of_every_size(shape: tuple[int, int, int]) -> None:
+    encoder, decoder = ConvEncoder(shape, 7, width=2), ConvDecoder(shape, 5, 6, width=2)
+    assert encoder(torch.rand(2, *shape)).shape == (2, 7)
+    assert decoder(torch.randn(2, 5)).shape == (2, *shape)
+    assert encoder.n_features == 7
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 8), (2, 9, 12)])
+@pytest.mark.parametrize("kind", ["conv", "mlp"])
+def test_leading_dims_are_a_batch(shape: tuple[int, int, int], kind: str) -> None:
+    encoder = ConvEncoder(shape, 7, width=2) if kind == "conv" else MLPEncoder(shape, 7, (6,))
+    decoder = ConvDecoder(shape, 5, 6, width=2) if kind == "conv" else MLPDecoder(shape, 5, (6,))
+    encoder.eval()
+    decoder.eval()
+    x, z = torch.rand(2, 3, *shape), torch.randn(2, 3, 5)
+    assert encoder(x).shape == (2, 3, 7)
+    assert decoder(z).shape == (2, 3, *shape)
+    for i in range(2):
+        for j in range(3):
+            assert torch.allclose(encoder(x[i, j]), encoder(x)[i, j], atol=1e-6)
+            assert torch.allclose(decoder(z[i, j]), decoder(z)[i, j], atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(5,), (1, 8, 8)])
+def test_perceptrons_take_any_shape(shape: tuple[int, ...]) -> None:
+    assert MLPEncoder(shape, 7, hidden=())(torch.rand(3, *shape)).shape == (3, 7)
+    assert MLPDecoder(shape, 2, hidden=(4, 4))(torch.rand(3, 2)).shape == (3, *shape)
+
+
+@pytest.mark.parametrize("shape", [(1, 9, 12), (1, 16, 16)])
+def test_every_pixel_and_every_weight_counts(shape: tuple[int, int, int]) -> None:
+    encoder, decoder = ConvEncoder(shape, 7, width=4), ConvDecoder(shape, 5, 6, width=4)
+    x = torch.rand(8, *shape, requires_grad=True)
+    encoder(x).square().sum().backward()
+    assert x.grad is not None
+    assert (x.grad.abs().amax(0) > 0).all()
+    decoder(torch.randn(8, 5)).square().sum().backward()
+    for parameter in [*encoder.parameters(), *decoder.parameters()]:
+        assert parameter.grad is not None
+        assert parameter.grad.isfinite().all()
+
+
+def test_dropout_only_while_training() -> None:
+    encoder, x = ConvEncoder((1, 8, 8), 16, width=4, dropout=0.5), torch.rand(4, 1, 8, 8)
+    assert not torch.equal(encoder(x), encoder(x))
+    encoder.eval()
+    assert torch.equal(encoder(x), encoder(x))
+
+
+@pytest.mark.parametrize("network", [ConvEncoder, lambda shape: ConvDecoder(shape, 4)])
+@pytest.mark.parametrize("shape", [(1, 7, 8), (1, 8, 129), (28, 28), (0, 8, 8), (1, 1, 8, 8)])
+def test_other_sizes_are_refused(network: type[nn.Module], shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="from 8 to 128, got .*MLPEncoder and MLPDecoder"):
+        network(shape)
+
+
+@pytest.mark.parametrize("sizes", [[], [3], [3, 0]])
+def test_perceptron_needs_widths(sizes: list[int]) -> None:
+    with pytest.raises(ValueError, match="two or more widths of at least 1"):
+        MLP(sizes)
+
+
+def test_perceptron_is_linear_without_hidden_layers() -> None:
+    net, x = MLP([3, 2]), torch.randn(4, 3)
+    assert torch.allclose(net(2 * x) - net(x), net(x) - net(0 * x), atol=1e-6)
+    assert sum(isinstance(layer, nn.SiLU) for layer in MLP([3, 4, 5, 2])) == 2

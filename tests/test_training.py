@@ -1,0 +1,496 @@
+import copy
+import json
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Checkpoint
+from torch import Tensor, nn
+
+import svae
+from svae.data import ArrayData, ArraySet, Batch, as_data
+from svae.elbo import SupervisedELBO, without_flow
+from svae.flows import ConditionalFlow
+from svae.heads import GaussianHead, NetworkHead
+from svae.independence import Penalty
+from svae.latent import Latent, LatentSplit
+from svae.models import SVAE, SupervisedModel
+from svae.priors import FlowPrior, StandardPrior
+from svae.training import (
+    CollapsedBlock,
+    NonFiniteLoss,
+    Recipe,
+    SVAEModule,
+    flow_loss,
+    trainer_settings,
+)
+
+# Networks this small have seen too little after one epoch to use their latents.
+pytestmark = pytest.mark.filterwarnings("ignore::svae.training.CollapsedBlock")
+
+ROOT = Path(__file__).parents[1]
+SPLIT = LatentSplit(2, 2)
+PLAIN = {"accelerator": "cpu", "enable_progress_bar": False}
+
+
+def clusters(n: int = 200, batch_size: int = 16) -> ArrayData:
+    """Three classes of vectors in [0, 1]: ten steps of an epoch are 160 examples."""
+    generator = torch.Generator().manual_seed(0)
+    y = torch.arange(n) % 3
+    centres = torch.rand(3, 6, generator=generator)
+    x = (centres[y] + 0.1 * torch.randn(n, 6, generator=generator)).clamp(0, 1)
+    return as_data((x, y), batch_size=batch_size)
+
+
+def small(flow: bool = True, seed: int = 0) -> SVAE:
+    torch.manual_seed(seed)
+    prior = FlowPrior(ConditionalFlow(2, 3, n_blocks=1, hidden=(8,))) if flow else StandardPrior(2)
+    return SVAE.for_vectors(6, 3, SPLIT, style_prior=prior, hidden=(16,))
+
+
+def fit(vae: SVAE, data: object | None = None, **settings: Any) -> Path | None:
+    return svae.fit(
+        vae, clusters() if data is None else data, **{"max_epochs": 2, **PLAIN, **settings}
+    )
+
+
+def weights(module: nn.Module) -> dict[str, Tensor]:
+    return copy.deepcopy(module.state_dict())
+
+
+def assert_equal(a: dict[str, Tensor], b: dict[str, Tensor]) -> None:
+    assert a.keys() == b.keys()
+    different = [name for name in a if not torch.equal(a[name], b[name])]
+    assert different == []
+
+
+class Diary(Checkpoint):
+    """Losses of every step, scores and weights of every epoch.
+
+    Lightning calls checkpoints last, when the module has logged the means of the epoch.
+    """
+
+    def __init__(self) -> None:
+        self.losses: dict[int, float] = {}
+        self.scores: list[float] = []
+        self.weights: list[dict[str, Tensor]] = []
+        self.metrics: list[dict[str, float]] = []
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self.losses[trainer.global_step] = float(outputs["loss"])
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.metrics.append({k: float(v) for k, v in trainer.callback_metrics.items()})
+        self.scores.append(float(trainer.callback_metrics["validation/loss"]))
+        self.weights.append(weights(cast(SVAEModule, pl_module).vae))
+
+
+class At(pl.Callback):
+    """Does something to the module before a step."""
+
+    def __init__(self, step: int, act: Callable[[SVAEModule], object]) -> None:
+        self.step, self.act = step, act
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.global_step == self.step:
+            self.act(pl_module)
+
+
+def interrupt(_: SVAEModule) -> None:
+    raise KeyboardInterrupt
+
+
+def loss_of(vae: SVAE, data: ArrayData) -> float:
+    torch.manual_seed(0)
+    with torch.no_grad():
+        return float(SupervisedELBO(particles=32)(vae.eval(), data.train.floats(), _y(data))[0])
+
+
+def _y(data: ArrayData) -> Tensor:
+    return cast(Tensor, data.train.y)
+
+
+def test_twenty_steps_lower_the_loss() -> None:
+    data, vae = clusters(), small(flow=False)
+    before = loss_of(vae, data)
+    fit(vae, data)
+    assert loss_of(vae, data) < 0.8 * before
+    assert not vae.training
+
+
+def test_twenty_steps_lower_the_loss_of_the_flow() -> None:
+    data, vae, diary = clusters(), small(), Diary()
+    fit(vae, data, callbacks=diary, max_epochs=3, recipe=Recipe(flow_share=0.6))
+    phase = [diary.losses[step] for step in range(11, 31)]
+    # ActNorm alone standardises the first batch; from there on it must be learned.
+    assert sum(phase[-5:]) < sum(phase[:5]) - 0.2
+    x = data.validation.floats()
+    torch.manual_seed(0)
+    trained = flow_loss(vae, x)
+    torch.manual_seed(0)
+    assert trained < flow_loss(without_flow(vae), x)
+
+
+@pytest.mark.parametrize("joint", [False, True])
+def test_same_seed_same_weights(joint: bool) -> None:
+    recipe = Recipe(joint=joint)
+    found = []
+    for seed, noise in ((1, 1), (1, 1), (1, 2)):
+        vae = small(seed=seed)
+        torch.manual_seed(len(found))  # what came before must not matter
+        fit(vae, clusters(80), seed=noise, recipe=recipe)
+        found.append(weights(vae))
+    assert_equal(found[0], found[1])
+    assert any(not torch.equal(found[0][name], found[2][name]) for name in found[0])
+
+
+def test_training_leaves_no_global_parameters() -> None:
+    fit(small(), clusters(80))
+    assert len(pyro.get_param_store()) == 0
+
+
+def test_the_best_weights_by_validation_are_left(tmp_path: Path) -> None:
+    def spoil(module: SVAEModule) -> None:
+        for p in module.vae.parameters():
+            p.data.add_(torch.randn_like(p))
+
+    diary, vae = Diary(), small(flow=False)
+    fit(vae, callbacks=[diary, At(30, spoil)], max_epochs=4, out=tmp_path)
+    assert diary.scores.index(min(diary.scores)) == 2
+    assert diary.scores[3] > diary.scores[2] + 1
+    assert_equal(weights(vae), diary.weights[2])
+
+
+def test_phases_train_their_own_parts() -> None:
+    diary, vae = Diary(), small()
+    start = weights(vae)
+    fit(vae, callbacks=diary, max_epochs=4, recipe=Recipe(flow_share=0.5))
+    flow = {name for name in start if "style_prior" in name}
+    others = start.keys() - flow
+
+    def changed(a: dict[str, Tensor], b: dict[str, Tensor]) -> set[str]:
+        return {name for name in a if not torch.equal(a[name], b[name])}
+
+    first, second, third, fourth = diary.weights
+    assert changed(start, first) == changed(first, second) == others
+    assert changed(third, fourth) <= flow
+    assert len(changed(third, fourth)) >= len(
+        list(cast(SupervisedModel, vae.model).style_prior.parameters())
+    )
+    # The second phase starts from the best weights of the first.
+    best = diary.weights[diary.scores.index(min(diary.scores[:2]))]
+    assert changed(best, third) <= flow
+    assert changed(best, weights(vae)) <= flow
+
+
+def test_joint_training_moves_everything() -> None:
+    diary, vae = Diary(), small()
+    start = weights(vae)
+    fit(vae, callbacks=diary, recipe=Recipe(joint=True, flow_share=0))
+    trained = {name for name, p in vae.named_parameters()}
+    assert all(not torch.equal(start[name], diary.weights[0][name]) for name in trained)
+    assert all(not torch.equal(diary.weights[1][name], diary.weights[0][name]) for name in trained)
+
+
+@pytest.mark.parametrize(
+    "step", [15, 22, 36], ids=["first-phase", "second-phase-not-yet-saved", "second-phase"]
+)
+def test_a_resumed_run_equals_an_uninterrupted_one(step: int, tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"max_epochs": 5, "recipe": Recipe(flow_share=0.6), "seed": 3}
+    whole, vae = Diary(), small()
+    fit(vae, callbacks=whole, out=tmp_path / "whole", **settings)
+    with pytest.raises(SystemExit):
+        fit(small(), callbacks=At(step, interrupt), out=tmp_path / "cut", **settings)
+    rest, resumed = Diary(), small(seed=9)  # its initial weights must not matter
+    fit(resumed, callbacks=rest, out=tmp_path / "cut", resume=True, **settings)
+    first = step - step % 10 + 1
+    assert list(rest.losses) == list(range(first, 51))
+    assert rest.losses == {k: v for k, v in whole.losses.items() if k >= first}
+    assert rest.metrics == whole.metrics[-len(rest.metrics) :]
+    assert_equal(weights(resumed), weights(vae))
+
+
+def test_nothing_to_resume_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    vae = small(flow=False)
+    fit(vae, clusters(80), resume=True, out=tmp_path, max_epochs=1)
+    assert "nothing to resume" in caplog.text
+    assert str(tmp_path / "checkpoints" / "last.ckpt") in caplog.text
+    with pytest.raises(ValueError, match="resume=True needs out="):
+        fit(vae, resume=True)
+
+
+class _Spoilt(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        return grads[0] * math.nan
+
+
+class Bomb(Penalty):
+    """Not finite at its n-th training batch, or only its gradient is."""
+
+    name = "bomb"
+
+    def __init__(self, at: int, value: float = math.nan, gradient: bool = False) -> None:
+        super().__init__()
+        self.left, self.value, self.gradient = at, value, gradient
+
+    def forward(self, vae: SVAE, x: Tensor, y: Tensor, latent: Latent) -> Tensor:
+        total = 0 * latent.z_class.sum()
+        self.left -= torch.is_grad_enabled()
+        if self.left or not torch.is_grad_enabled():
+            return total
+        return cast(Tensor, _Spoilt.apply(total)) if self.gradient else total + self.value
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_the_first_nan_stops_and_checkpoints_stay(value: float, tmp_path: Path) -> None:
+    objective = SupervisedELBO(penalties=[Bomb(14, value)])
+    message = rf"^bomb = {value} in batch 3 of epoch 1 \(step 13\).*learning rate.*best\.ckpt"
+    with pytest.raises(NonFiniteLoss, match=message):
+        fit(small(), objective=objective, out=tmp_path, max_epochs=4)
+    for name in ("best", "last"):
+        state = torch.load(tmp_path / "checkpoints" / f"{name}.ckpt", weights_only=True)
+        assert state["global_step"] == 10
+        assert all(bool(torch.isfinite(v).all()) for v in state["state_dict"].values())
+
+
+def test_a_nan_from_the_last_step_of_an_epoch_is_not_saved(tmp_path: Path) -> None:
+    objective = SupervisedELBO(penalties=[Bomb(20, gradient=True)])
+    with pytest.raises(NonFiniteLoss, match="nan in validation batch 0 of epoch 1"):
+        fit(small(), objective=objective, out=tmp_path, max_epochs=4)
+    state = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
+    assert state["global_step"] == 10
+
+
+def test_a_nan_in_the_flow_is_named() -> None:
+    def spoil(module: SVAEModule) -> None:
+        next(module._flows.parameters()).data.fill_(math.nan)
+
+    with pytest.raises(NonFiniteLoss, match="flow_loss = nan in batch 4 of epoch 1"):
+        fit(small(), callbacks=At(14, spoil))
+
+
+def test_a_collapsed_block_is_a_named_warning() -> None:
+    vae = small(flow=False)
+    rows = cast(Any, vae.guide).parameters_of
+    nn.init.zeros_(rows.weight[2:4].data)
+    with pytest.warns(CollapsedBlock) as seen:
+        fit(vae, clusters(80), max_epochs=1, recipe=Recipe(learning_rate=1e-9))
+        warned = [str(warning.message) for warning in seen]
+    assert any("style block has collapsed: none of its 2 units" in text for text in warned)
+    assert any("beta_style" in text for text in warned)
+
+
+def test_a_block_in_use_is_none(recwarn: pytest.WarningsRecorder) -> None:
+    vae, diary = small(flow=False), Diary()
+    with torch.no_grad():
+        cast(Any, vae.guide).parameters_of.weight[:2].mul_(50)
+    fit(vae, clusters(80), max_epochs=1, recipe=Recipe(learning_rate=1e-9), callbacks=diary)
+    assert not [w for w in recwarn if "class block" in str(w.message)]
+    assert diary.metrics[0]["validation/active_class"] == 2
+
+
+@pytest.mark.parametrize("kept", [0, 100, 3000])
+def test_a_damaged_checkpoint(kept: int, tmp_path: Path) -> None:
+    fit(small(), clusters(80), out=tmp_path)
+    last = tmp_path / "checkpoints" / "last.ckpt"
+    last.write_bytes(last.read_bytes()[:kept])
+    with pytest.raises(ValueError, match=r"cannot resume from .*last\.ckpt: it is damaged"):
+        fit(small(), clusters(80), out=tmp_path, resume=True, max_epochs=3)
+
+
+def test_a_checkpoint_of_another_architecture(tmp_path: Path) -> None:
+    fit(small(), clusters(80), out=tmp_path)
+    wider = SVAE.for_vectors(6, 3, SPLIT, hidden=(17,))
+    with pytest.raises(ValueError, match="another architecture .*size mismatch"):
+        fit(wider, clusters(80), out=tmp_path, resume=True, max_epochs=3)
+
+
+def test_data_that_do_not_fit_the_model() -> None:
+    x, y = torch.rand(60, 7), torch.arange(60) % 3
+    with pytest.raises(ValueError, match=r"built for x of shape \(6,\), the data have \(7,\)"):
+        fit(small(), (x, y))
+    with pytest.raises(ValueError, match="model has 3 classes, the data 4"):
+        fit(small(), (x[:, :6], torch.arange(60) % 4))
+
+
+def test_unlabelled_data_say_why_not() -> None:
+    data = clusters()
+    bare = ArraySet(data.train.x)
+    with pytest.raises(ValueError, match="labels"):
+        fit(small(), bare)
+    with pytest.raises(ValueError, match="needs labels"):
+        SVAEModule(small()).training_step(Batch(torch.rand(4, 6)), 0)
+
+
+def test_a_model_without_parameters_to_train() -> None:
+    vae = small().requires_grad_(False)
+    with pytest.raises(ValueError, match="no parameters to train"):
+        fit(vae, clusters(80), objective=SupervisedELBO())
+
+
+def test_only_svaes_are_fitted() -> None:
+    with pytest.raises(TypeError, match=r"cannot fit Linear: expected an svae\.SVAE"):
+        svae.fit(nn.Linear(2, 2), clusters())
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"flow_share": 1.0}, "flow_share .* 1.0"),
+        ({"flow_share": -0.1}, "flow_share .* -0.1"),
+        ({"learning_rate": 0.0}, "must be positive .* 0.0"),
+        ({"flow_learning_rate": -1.0}, "must be positive .* -1.0"),
+        ({"weight_decay": -1.0}, "at least 0.* -1.0"),
+    ],
+)
+def test_recipes_out_of_range(settings: dict[str, float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Recipe(**settings)
+
+
+def test_logs_hold_every_term(tmp_path: Path) -> None:
+    logs = fit(small(), out=tmp_path, max_epochs=2, seed=1)
+    assert logs is not None
+    header, *rows = (logs / "metrics.csv").read_text().splitlines()
+    wanted = {"loss", "distortion", "rate_class", "rate_style", "label_loss"}
+    assert {f"train/{name}" for name in wanted} <= set(header.split(","))
+    wanted |= {"accuracy", "active_class", "active_style"}
+    assert {f"validation/{name}" for name in wanted} <= set(header.split(","))
+    assert "train/flow_loss" in header
+    assert len(rows) >= 2
+    assert list(logs.glob("events.out.tfevents.*"))
+
+
+def test_epoch_means_are_means_of_steps() -> None:
+    diary = Diary()
+    fit(small(flow=False), callbacks=diary, max_epochs=1)
+    steps = list(diary.losses.values())
+    assert len(steps) == 10
+    assert diary.metrics[0]["train/loss"] == pytest.approx(sum(steps) / 10, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "head", [GaussianHead(2, 3), NetworkHead(2, 3)], ids=["gaussian", "linear"]
+)
+def test_half_precision_keeps_log_densities_in_float32(head: Any) -> None:
+    flow = FlowPrior(ConditionalFlow(2, 3, n_blocks=1, hidden=(8,)))
+    vae = SVAE.for_vectors(6, 3, SPLIT, head=head, style_prior=flow, hidden=(16,)).eval()
+    x, y = torch.rand(32, 6), torch.arange(32) % 3
+    objective = SupervisedELBO(particles=256)
+    exact = objective(vae, x, y)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert cast(Any, vae.guide).encoder(x).dtype == torch.bfloat16
+        rows = objective.terms(vae.model, vae.guide, x, y)
+        loss, terms = objective(vae, x, y)
+        assert flow_loss(vae, x).dtype == torch.float32
+    for name, term in {**rows, **terms, "loss": loss}.items():
+        assert term.dtype == torch.float32, name
+    for name, term in exact[1].items():
+        torch.testing.assert_close(terms[name], term, atol=0.05, rtol=0.05)
+
+
+def test_training_in_half_precision() -> None:
+    data, vae, diary = clusters(), small(), Diary()
+    before = loss_of(vae, data)
+    fit(vae, data, precision="bf16-mixed", callbacks=diary)
+    assert all(math.isfinite(loss) for loss in diary.losses.values())
+    assert {p.dtype for p in vae.parameters()} == {torch.float32}
+    assert loss_of(without_flow(vae), data) < before
+
+
+class NearlyCertain(nn.Module):
+    """A guide whose noise is too small to see, so that processes can be compared."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(6, 16), nn.SiLU(), nn.Linear(16, 4))
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> None:
+        with pyro.plate("batch", len(x)):
+            for name, loc in zip(("z_class", "style"), self.net(x).split(2, -1), strict=True):
+                pyro.sample(name, dist.Normal(loc, 1e-5).to_event(1))
+
+
+def train_in_processes(devices: int, out: Path, **settings: Any) -> None:
+    """Four epochs of global batches of 16; every process writes what it saw."""
+    torch.set_num_threads(1)
+    vae = small()
+    vae = SVAE(vae.model, NearlyCertain(), (6,))
+    diary = Diary()
+    data = clusters(batch_size=16 // devices)
+    fit(vae, data, callbacks=diary, max_epochs=4, devices=devices, out=out, **settings)
+    rank = os.environ.get("LOCAL_RANK", "0")
+    torch.save(weights(vae), out / f"weights{rank}.pt")
+    losses = [{k: v for k, v in m.items() if k != "loss"} for m in diary.metrics]
+    (out / f"losses{rank}.json").write_text(json.dumps(losses))
+
+
+def test_two_processes_train_as_one(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import sys\nfrom pathlib import Path\n"
+        f"sys.path.insert(0, {str(ROOT)!r})\n"
+        "from tests.test_training import train_in_processes\n"
+        "if __name__ == '__main__':\n"
+        "    train_in_processes(2, Path(sys.argv[1]))\n"
+    )
+    one, two = tmp_path / "one", tmp_path / "two"
+    two.mkdir()
+    done = subprocess.run(
+        [sys.executable, str(script), str(two)], capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    train_in_processes(1, one)
+    weights_of = [torch.load(two / f"weights{rank}.pt", weights_only=True) for rank in (0, 1)]
+    assert_equal(*weights_of)
+    curves = [json.loads((path / "losses0.json").read_text()) for path in (one, two)]
+    assert [sorted(epoch) for epoch in curves[0]] == [sorted(epoch) for epoch in curves[1]]
+    for alone, together in zip(*curves, strict=True):
+        for name, value in alone.items():
+            assert together[name] == pytest.approx(value, rel=2e-3, abs=2e-3), name
+    single = torch.load(one / "weights0.pt", weights_only=True)
+    for name, value in weights_of[0].items():
+        torch.testing.assert_close(value, single[name], atol=5e-3, rtol=5e-3)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "strategy"),
+    [
+        ({}, None),
+        ({"devices": 1}, None),
+        ({"devices": "1"}, None),
+        ({"devices": "auto", "accelerator": "cpu", "strategy": "auto"}, "auto"),
+        ({"devices": "0,1"}, "ddp_find_unused_parameters_true"),
+        ({"devices": 2}, "ddp_find_unused_parameters_true"),
+        ({"devices": [0, 1]}, "ddp_find_unused_parameters_true"),
+        ({"devices": 1, "num_nodes": 2}, "ddp_find_unused_parameters_true"),
+        ({"devices": 2, "strategy": "ddp"}, "ddp_find_unused_parameters_true"),
+        ({"devices": 2, "strategy": "ddp_spawn"}, "ddp_spawn_find_unused_parameters_true"),
+        (
+            {"devices": 2, "strategy": "ddp_find_unused_parameters_false"},
+            "ddp_find_unused_parameters_false",
+        ),
+    ],
+)
+def test_several_devices_allow_parts_without_gradient(
+    wanted: dict[str, Any], strategy: str | None, tmp_path: Path
+) -> None:
+    assert trainer_settings(tmp_path, wanted).get("strategy") == strategy
