@@ -20,8 +20,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import svae
+from svae.factorization import in_batches
 from svae.nets import ConvEncoder
-from svae.training import one_cycle
+from svae.training import one_cycle, quiet
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -39,6 +40,11 @@ class Classifier(pl.LightningModule):
     def training_step(self, batch: Any, _: int) -> Tensor:
         """Cross-entropy of one batch."""
         return functional.cross_entropy(self.net(batch.x), batch.y)
+
+    def validation_step(self, batch: Any, _: int) -> None:
+        """Accuracy on the validation set."""
+        hits = (self.net(batch.x).argmax(-1) == batch.y).float().mean()
+        self.log("validation/accuracy", hits, batch_size=len(batch.x))
 
     def configure_optimizers(self) -> dict[str, Any]:
         """The optimizer and schedule of the supervised VAE."""
@@ -68,22 +74,23 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     # The SVAE spends only the first phase on its encoder, so that is what the classifier gets.
     epochs = max(1, round((options.max_epochs or preset.max_epochs) * (1 - preset.flow_share)))
     model = Classifier(ConvEncoder(data.x_shape, width=preset.width), data.n_classes)
-    trainer = pl.Trainer(
-        max_epochs=epochs,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        limit_val_batches=0,
-        num_sanity_val_steps=0,
-        use_distributed_sampler=False,
-        accelerator="auto",
-        devices=1,
-    )
-    trainer.fit(model, data)
+    with quiet():
+        trainer = pl.Trainer(
+            max_epochs=epochs,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            gradient_clip_val=100.0,
+            use_distributed_sampler=False,
+            accelerator="auto",
+            devices=1,
+        )
+        trainer.fit(model, data)
     batch = data.test.batch(torch.arange(len(data.test)))
     x = batch.x.float() / 255
-    logits = svae.factorization.in_batches(model.cpu().eval().net, x)
+    logits = in_batches(model.cpu().eval().net, x)
     accuracy = svae.metrics.accuracy(logits, batch.y)
     metrics = {
         "dataset": data.name,

@@ -222,8 +222,8 @@ def draw(vae: Any, data: Any, out: Path, logs: Path | None, quick: bool) -> None
     """Writes the pictures."""
     import torch
 
-    import svae
     from svae import plots
+    from svae.factorization import in_batches
 
     generator = torch.Generator().manual_seed(0)
     n = 600 if quick else 3000
@@ -233,8 +233,8 @@ def draw(vae: Any, data: Any, out: Path, logs: Path | None, quick: bool) -> None
     one_each = x[first]
     classes = torch.arange(data.n_classes)
     with torch.no_grad():
-        latent = svae.factorization.in_batches(lambda part: vae.encode(part, sample=True), x)
-        predicted = svae.factorization.in_batches(vae.predict, x).argmax(1)
+        latent = in_batches(lambda part: vae.encode(part, sample=True), x)
+        predicted = in_batches(vae.predict, x).argmax(1)
         pictures = {
             "reconstructions": plots.reconstructions(vae, x[:12]),
             "samples": plots.class_samples(vae.sample(classes, 8, generator), data.class_names),

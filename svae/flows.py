@@ -44,8 +44,8 @@ class ActNorm(Described, Bijection):
     r"""Shifts and scales each feature: :math:`y = (x - m) e^{-s}`.
 
     The first batch seen **in training mode** sets m and s to its mean and log standard deviation,
-    so that the output starts standardised. From then on they are ordinary parameters. Among several
-    processes the batch is that of all of them, so that all start from the same numbers.
+    so that the output starts standardised. From then on they are ordinary parameters. Several
+    processes count as one batch, so that all of them start from the same numbers.
 
     References:
         Glow: Generative Flow with Invertible 1x1 Convolutions (Kingma & Dhariwal, 2018),
@@ -170,7 +170,8 @@ class Coupling(Described, Bijection):
         )
         # zuko's linear layers are its own class; a map without any input holds its numbers in phi.
         hyper = getattr(self.transform, "hyper", None)
-        for parameter in self.transform.phi if hyper is None else hyper[-1].parameters():
+        last = self.transform if hyper is None else hyper[-1]
+        for parameter in last.parameters():
             nn.init.zeros_(parameter)
 
     def forward(

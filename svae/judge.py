@@ -10,7 +10,6 @@ import json
 import logging
 import math
 import os
-import tempfile
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
@@ -291,9 +290,10 @@ def save_judge(judge: Judge, path: str | os.PathLike[str]) -> None:
 
     tensors = {name: value.contiguous() for name, value in judge.state_dict().items()}
     content = save(tensors, {"validation_accuracy": repr(judge.validation_accuracy)})
-    with tempfile.NamedTemporaryFile(dir=Path(path).parent, delete=False) as file:
-        file.write(content)
-    os.replace(file.name, path)
+    # The unfinished file is named after the process: several may train the same judge at once.
+    unfinished = Path(f"{path}.{os.getpid()}")
+    unfinished.write_bytes(content)
+    unfinished.replace(path)
 
 
 def _shipped(name: str, x_shape: Sequence[int], n_classes: int) -> Judge:

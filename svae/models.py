@@ -196,7 +196,7 @@ class SVAE(nn.Module):
                 what shape x has.
         """
         z_class = latent.z_class
-        like = self._like(z_class)
+        like = self.placeholder(z_class)
         # Other widths would be broadcast, or fail deep inside a network.
         width = site(self.model, "z_class", like).event_shape
         if z_class.shape[1:] != width:
@@ -225,7 +225,7 @@ class SVAE(nn.Module):
 
     def logits(self, z_class: Float[Tensor, "batch dims"]) -> Float[Tensor, "batch classes"]:
         """Log-probabilities of the classes given ``z_class``."""
-        return log_joint_of(self.model, self._like(z_class), z_class).log_softmax(-1)
+        return log_joint_of(self.model, self.placeholder(z_class), z_class).log_softmax(-1)
 
     def sample_nuisance(
         self, latent: Latent, n: int, generator: torch.Generator | None = None
@@ -238,7 +238,7 @@ class SVAE(nn.Module):
         if n < 1:
             raise ValueError(f"n, the number of draws, must be at least 1, got {n}")
         z_class = latent.z_class
-        prior = site(self.model, "style", self._like(z_class), z_class=z_class)
+        prior = site(self.model, "style", self.placeholder(z_class), z_class=z_class)
         noise = torch.randn(n, *prior.batch_shape, *prior.event_shape, generator=generator)
         return noise.to(z_class)
 
@@ -272,7 +272,7 @@ class SVAE(nn.Module):
             raise ValueError(
                 f"classes must be between 0 and {n_classes - 1}, got {sorted(set(y.tolist()))}"
             )
-        like = self._like(torch.zeros(1, device=device)).expand(n * len(y), *self._shape())
+        like = self.placeholder(torch.zeros(1, device=device)).expand(n * len(y), *self._shape())
         # Drawn outside the fork, which would give the global generator its old state back.
         seed = int(torch.randint(2**62, (), generator=generator))
         with torch.no_grad(), torch.random.fork_rng(devices=_cuda(device)):
@@ -284,7 +284,7 @@ class SVAE(nn.Module):
     @property
     def n_classes(self) -> int:
         """Number of classes, as the site ``y`` has them."""
-        like = self._like(torch.zeros(1, device=self._device))
+        like = self.placeholder(torch.zeros(1, device=self._device))
         return int(site(self.model, "y", like).enumerate_support(expand=False).shape[0])
 
     def check(self, x: Tensor, y: Tensor | None = None) -> None:
@@ -326,7 +326,7 @@ class SVAE(nn.Module):
             )
         return self.x_shape
 
-    def _like(self, z: Tensor) -> Tensor:
+    def placeholder(self, z: Tensor) -> Tensor:
         """A placeholder for x: models take their batch size, device and type from it."""
         return z.new_zeros(()).expand(len(z), *self._shape())
 
@@ -366,7 +366,7 @@ def load(
     """
     folder = Path(folder)
     config = read_json(folder / "model.json")
-    parts = {"model": model, "guide": guide}
+    parts: dict[str, Any] = {"model": model, "guide": guide}
     for name, given in parts.items():
         if given is None:
             if not isinstance(config, dict) or config.get(name) is None:

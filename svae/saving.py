@@ -39,7 +39,7 @@ class Described:
                 arguments = dict(list(bound.arguments.items())[1:])
                 # Past nn.Module.__setattr__, which would register modules a second time.
                 object.__setattr__(self, "_arguments", arguments)
-            build(self, *args, **kwargs)
+            build(self, *args, **kwargs)  # pyright: ignore[reportArgumentType]
 
         cls.__init__ = recording  # pyright: ignore[reportAttributeAccessIssue]
 

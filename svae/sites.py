@@ -20,7 +20,7 @@ from torch.distributions import Independent, TransformedDistribution
 __all__ = ["LATENT", "check_sites", "draw_class", "latent_sites", "log_joint_of", "means", "site"]
 
 LATENT = ("z_class", "style")
-TRIES = 500
+TRIES, ROUNDS = 32, 16  # of prior draws for one label, where the label comes last
 Stochastic = Callable[..., Any]
 
 
@@ -40,7 +40,7 @@ def site(
     try:
         trace = tracer.get_trace(x, y)
     except NonlocalExit as found:
-        return found.site["fn"]
+        return found.site["fn"]  # pyright: ignore[reportReturnType]
     raise ValueError(f"the model has no site {name!r}; its sites are {latent_sites(trace)}")
 
 
@@ -53,7 +53,7 @@ class _AtMean(Messenger):
             message["done"] = True
 
 
-def _mean(distribution: Any) -> Tensor:
+def _mean(distribution: Any) -> Any:
     if isinstance(distribution, Independent):
         return _mean(distribution.base_dist)
     if isinstance(distribution, TransformedDistribution):
@@ -76,8 +76,8 @@ def means(guide: Stochastic, x: Tensor, sample: bool = False) -> tuple[Tensor, T
             f"the guide lacks the site{'s' * (len(missing) > 1)} {missing}; it has "
             f"{latent_sites(trace)}. A guide draws 'z_class' and 'style'."
         )
-    z_class, style = (trace.nodes[name]["value"] for name in LATENT)
-    return z_class, style
+    nodes: dict[str, Any] = trace.nodes
+    return nodes["z_class"]["value"], nodes["style"]["value"]
 
 
 def log_joint_of(
@@ -106,8 +106,9 @@ def _log_prior(model: Stochastic, x: Tensor, z_class: Tensor, k: int) -> Tensor:
     tracer = poutine.trace(poutine.escape(poutine.condition(model, data=held), escape_fn=beyond))
     with contextlib.suppress(NonlocalExit):
         tracer.get_trace(x)
-    nodes = tracer.trace.nodes
-    return sum(nodes[name]["fn"].log_prob(nodes[name]["value"]) for name in held)
+    nodes: dict[str, Any] = tracer.trace.nodes
+    z, y = (nodes[name]["fn"].log_prob(nodes[name]["value"]) for name in held)
+    return z + y
 
 
 def draw_class(model: Stochastic, x: Tensor, y: Int[Tensor, " batch"]) -> Tensor:
@@ -129,17 +130,21 @@ def draw_class(model: Stochastic, x: Tensor, y: Int[Tensor, " batch"]) -> Tensor
     z_class = prior.sample()
     if label_first:
         return z_class
-    best = z_class.new_full((len(y),), -torch.inf)
+    rows = x[:1].expand(TRIES * len(y), *x.shape[1:])
     accepted = torch.zeros_like(y, dtype=torch.bool)
-    for _ in range(TRIES):
-        draw = prior.sample()
-        log_prob = log_joint_of(model, x, draw).log_softmax(-1)
-        log_prob = log_prob.gather(-1, y.unsqueeze(-1)).squeeze(-1)
+    best = z_class.new_full((len(y),), -torch.inf)
+    for _ in range(ROUNDS):
+        draws = prior.sample((TRIES,))
+        log_probs = log_joint_of(model, rows, draws.flatten(0, 1)).log_softmax(-1)
+        log_prob = log_probs.gather(-1, y.repeat(TRIES).unsqueeze(-1)).view(TRIES, len(y))
         accept = torch.rand_like(log_prob).log() < log_prob
-        take = ~accepted & (accept | (log_prob > best))
-        z_class = torch.where(take.view(-1, *[1] * (draw.dim() - 1)), draw, z_class)
-        best = torch.where(take, log_prob, best)
-        accepted |= accept
+        found = accept.any(0)
+        choice = torch.where(found, accept.int().argmax(0), log_prob.argmax(0))
+        chosen = log_prob.gather(0, choice.unsqueeze(0)).squeeze(0)
+        take = ~accepted & (found | (chosen > best))
+        z_class[take] = draws[choice, torch.arange(len(y), device=y.device)][take]
+        best = torch.where(take, chosen, best)
+        accepted |= found
         if accepted.all():
             break
     return z_class

@@ -28,6 +28,7 @@ from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from torch import Tensor, nn
 
 from svae.data import Batch, as_data
+from svae.data.batch import as_floats
 from svae.elbo import SupervisedELBO, active_units, without_flow
 from svae.models import SVAE
 from svae.priors import FlowPrior
@@ -46,6 +47,7 @@ LOGGED = {
     "active_style": "active_style",
 }
 _LIGHTNING = "pytorch_lightning"
+ENOUGH_CODES = 20_000  # that the flow does not learn one draw of them by heart
 _EXPECTED = (
     "Checkpoint directory .* exists and is not empty",
     "The number of training batches .* is smaller than the logging interval",
@@ -70,6 +72,7 @@ class Recipe:
         flow_learning_rate: The same for the style flow.
         weight_decay: Of AdamW.
         flow_share: Share of all steps that fit the style flow alone, after model and guide.
+        flow_batch_size: Codes per step of that second phase, which are cheap; over all processes.
         joint: Whether the flow is the prior of the first phase too, trained with model and guide.
         mean_share: Share of the codes that the flow is fitted to, in the second phase, at the
             posterior mean instead of a posterior sample. It trades leakage of samples for leakage
@@ -83,6 +86,7 @@ class Recipe:
     flow_learning_rate: float = 2e-3
     weight_decay: float = 1e-4
     flow_share: float = 0.5
+    flow_batch_size: int = 512
     joint: bool = False
     mean_share: float = 0.0
 
@@ -97,6 +101,8 @@ class Recipe:
                 "learning rates must be positive and weight_decay at least 0, got "
                 f"{self.learning_rate}, {self.flow_learning_rate} and {self.weight_decay}"
             )
+        if self.flow_batch_size < 2:
+            raise ValueError(f"flow_batch_size must be at least 2, got {self.flow_batch_size}")
 
 
 class SVAEModule(pl.LightningModule):
@@ -128,6 +134,9 @@ class SVAEModule(pl.LightningModule):
         self._first = (vae if self.recipe.joint else without_flow(vae),)
         self._flows = nn.ModuleList(m for m in vae.modules() if isinstance(m, FlowPrior))
         self.switch_step = 0
+        self._fitting_flow = False
+        self._codes: tuple[Tensor, Tensor] | None = None
+        self._codes_epoch = -1
         self._sums: dict[str, Tensor] = {}
         self._count = 0
         self._seen: list[tuple[Tensor, Tensor]] = []
@@ -135,8 +144,8 @@ class SVAEModule(pl.LightningModule):
 
     @property
     def fitting_flow(self) -> bool:
-        """Whether the run has reached the phase that fits the style flow alone."""
-        return self.global_step >= self.switch_step
+        """Whether the step in hand, or the last one, fits the style flow alone."""
+        return self._fitting_flow
 
     def configure_optimizers(self) -> dict[str, Any]:
         """AdamW with one one-cycle schedule for each phase."""
@@ -193,11 +202,17 @@ class SVAEModule(pl.LightningModule):
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Sets the noise of the step, and the modes of its phase."""
-        torch.manual_seed(_mixed(self.seed, self.global_step, self.global_rank))
+        # Not from the step alone: after an epoch it is already that of the next one.
+        self._fitting_flow = self.global_step >= self.switch_step
         if self.fitting_flow and self.vae.training:
             self._load_best()
             self.vae.eval()
             self._flows.train()
+        if self.fitting_flow and self._codes_epoch != self.current_epoch:
+            self._draw_codes()
+        # All processes choose the same codes, and each takes its share of them.
+        rank = 0 if self.fitting_flow else self.global_rank
+        torch.manual_seed(_mixed(self.seed, self.global_step, rank))
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         """Sets the noise of the next batch's augmentation, which comes before its step."""
@@ -210,7 +225,11 @@ class SVAEModule(pl.LightningModule):
         """One step of the phase that the run is in."""
         x, y = _labelled(batch)
         if self.fitting_flow:
-            loss = flow_loss(self.vae, x, self.recipe.mean_share)
+            assert self._codes is not None
+            n_codes = len(self._codes[0])
+            rows = torch.randint(n_codes, (self.recipe.flow_batch_size,), device=self.device)
+            rows = rows[self.global_rank :: self.trainer.world_size]
+            loss = flow_loss(self.vae, *(block[rows] for block in self._codes))
             values = {"flow_loss": loss}
         else:
             loss, terms = self.objective(self._first[0], x, y, self.global_step)
@@ -224,6 +243,30 @@ class SVAEModule(pl.LightningModule):
             self.log_dict({f"step/{k}": v.detach() for k, v in values.items()}, batch_size=len(x))
         self.log("loss", loss.detach(), prog_bar=True, logger=False, batch_size=len(x))
         return loss
+
+    @torch.no_grad()
+    def _draw_codes(self) -> None:
+        """Posterior draws of all training examples, anew in every epoch.
+
+        One of each, or of a small set as many as make ``ENOUGH_CODES``. So the encoder runs once
+        an epoch, and on clean images also where training augments them.
+        """
+        train = self.trainer.datamodule.train  # pyright: ignore[reportAttributeAccessIssue]
+        torch.manual_seed(_mixed(self.seed, self.current_epoch, 0, 2))
+        order = torch.arange(len(train)).repeat(max(1, ENOUGH_CODES // len(train)))
+        n_means = round(self.recipe.mean_share * len(order))
+        at_mean = (torch.randperm(len(order)) < n_means).to(self.device)
+        parts = []
+        for rows, mean_rows in zip(order.split(1000), at_mean.split(1000), strict=True):
+            x = as_floats(train.batch(rows).x.to(self.device))
+            drawn: Any = poutine.trace(self.vae.guide).get_trace(x).nodes
+            style = drawn["style"]["value"]
+            if n_means:
+                mean = drawn["style"]["fn"].mean
+                style = torch.where(mean_rows.unsqueeze(-1), mean, style)
+            parts.append((drawn["z_class"]["value"], style))
+        z_class, style = (torch.cat(block) for block in zip(*parts, strict=True))
+        self._codes, self._codes_epoch = (z_class, style), self.current_epoch
 
     def on_train_epoch_end(self) -> None:
         """Logs the means of the epoch."""
@@ -300,7 +343,7 @@ class SVAEModule(pl.LightningModule):
     def _stop(self, values: dict[str, Tensor], where: str) -> None:
         bad = [name for name, value in values.items() if not torch.isfinite(value)]
         named = [name for name in bad if name != "loss"] or bad
-        shown = ", ".join(f"{name} = {float(values[name])}" for name in named)
+        shown = ", ".join(f"{name} = {float(values[name].detach())}" for name in named)
         saved = [c.best_model_path for c in _checkpoints(self.trainer) if c.best_model_path]
         raise NonFiniteLoss(
             f"{shown} in {where} of epoch {self.current_epoch} (step "
@@ -309,22 +352,13 @@ class SVAEModule(pl.LightningModule):
         )
 
 
-def flow_loss(vae: SVAE, x: Tensor, mean_share: float = 0.0) -> Tensor:
-    """Negative log-likelihood of style codes under the flow, in nats.
+def flow_loss(vae: SVAE, z_class: Tensor, style: Tensor) -> Tensor:
+    """Negative log-likelihood of style codes given the class codes under the flow, in nats.
 
-    Model and guide are held: the gradient reaches the flow alone.
-
-    Args:
-        vae: Model and guide.
-        x: Inputs.
-        mean_share: Share of the codes that are posterior means instead of samples.
+    With codes that carry no gradient, the flow alone learns from it.
     """
-    with torch.no_grad():
-        drawn = poutine.trace(vae.guide).get_trace(x).nodes
-        z_class, style = drawn["z_class"]["value"], drawn["style"]["value"]
-        at_mean = torch.arange(len(x), device=x.device) < round(mean_share * len(x))
-        style = torch.where(at_mean.unsqueeze(-1), drawn["style"]["fn"].mean, style)
-    return -site(vae.model, "style", x, z_class=z_class).log_prob(style).mean()
+    prior = site(vae.model, "style", vae.placeholder(z_class), z_class=z_class)
+    return -prior.log_prob(style).mean()
 
 
 class PlainProgress(pl.Callback):
@@ -444,16 +478,16 @@ def trainer_settings(folder: Path, wanted: Mapping[str, Any], keep: bool = True)
     callbacks.append(
         RichProgressBar() if settings["enable_progress_bar"] and bar else PlainProgress()
     )
-    callbacks.append(
-        ModelCheckpoint(
+    # The best first: the last holds its place. `save_last` writes only when the best improves.
+    for name, monitor in (("best", "validation/loss"), ("last", None)):
+        checkpoint = ModelCheckpoint(
             folder / "checkpoints",
-            filename="best",
-            monitor="validation/loss",
-            save_last=True,
+            filename=name,
+            monitor=monitor,
             save_on_train_epoch_end=True,
             enable_version_counter=False,
         )
-    )
+        callbacks.append(checkpoint)
     return {**settings, "callbacks": callbacks}
 
 

@@ -1,11 +1,22 @@
 """Models and guides as a user writes them: plain Pyro, nothing of this package inside."""
 
+from collections.abc import Callable
+from typing import Any
+
 import pyro
 import pyro.distributions as dist
 import torch
+from pyro import poutine
 from torch import Tensor, nn
 
 N_X, N_CLASS, N_STYLE, N_CLASSES = 5, 2, 3, 4
+
+
+def nodes(stochastic: Callable[..., None], *arguments: Any) -> dict[str, Any]:
+    """What a trace of a model or guide holds of every site, with its log-probability."""
+    trace = poutine.trace(stochastic).get_trace(*arguments)
+    trace.compute_log_prob()
+    return dict(trace.nodes)
 
 
 class LabelFirst(nn.Module):

@@ -18,7 +18,7 @@ class LinearGaussian(nn.Module):
     .. math:: x = A z_\mathrm{class} + B u + C_y + b + \sigma \epsilon
 
     Args:
-        label_first: The label comes first, :math:`z_\mathrm{class} \mid y \sim \mathcal{N}(m_y, S)`;
+        label_first: The label comes first, and :math:`z_\mathrm{class} \sim \mathcal{N}(m_y, S)`;
             else the class latent, and a linear head draws the label from it.
         offsets: Whether x depends on the label beside the latents (:math:`C \neq 0`), which no
             ``log_joint(z_class)`` can say. Needs ``label_first``.

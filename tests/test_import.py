@@ -1,9 +1,6 @@
-import importlib
 import subprocess
 import sys
 from pathlib import Path
-
-import pytest
 
 import svae
 
@@ -32,22 +29,6 @@ def test_building_and_using_a_model_loads_nothing_for_training_or_pictures() -> 
         "svae.resample_nuisance(vae, torch.rand(2, 4), 2)"
     )
     assert not loaded_by(code) & {*HEAVY, "seaborn", "tensorboard"}
-
-
-@pytest.mark.parametrize("name", svae.__all__)
-def test_every_public_name_is_what_its_module_has(name: str) -> None:
-    value = getattr(svae, name)
-    home = getattr(value, "__module__", None)
-    if home is not None:
-        assert home.startswith("svae.")
-        assert getattr(importlib.import_module(home), name) is value
-    assert name in dir(svae)
-
-
-def test_the_public_names_are_sorted() -> None:
-    assert list(svae.__all__) == sorted(
-        svae.__all__, key=lambda name: (not name.isupper(), not name[0].isupper(), name)
-    )
 
 
 def test_the_package_says_its_version() -> None:

@@ -30,7 +30,7 @@ def some(n: int = 60, k: int = 3) -> tuple[SVAE, Tensor, Tensor, Latent]:
 
 
 def distance(shift: float, dims: int) -> float:
-    """Squared MMD of N(shift, I) and N(0, I) under the mean of Gaussian kernels, in closed form."""
+    """Squared MMD of N(shift, I) and N(0, I) under the mean of three kernels, in closed form."""
     total = 0.0
     for scale in (0.25, 1.0, 4.0):
         width = dims * scale

@@ -61,7 +61,7 @@ def test_a_wrong_width_is_named(width: int, match: str) -> None:
 
 
 def test_swapped_parts_are_refused() -> None:
-    with pytest.raises(ValueError, match="3 class and 2 nuisance .* 2 class . 3 nuisance"):
+    with pytest.raises(ValueError, match=r"3 class and 2 nuisance .* 2 class . 3 nuisance"):
         LatentSplit(2, 3).join(Latent(torch.zeros(1, 3), torch.zeros(1, 2)))
 
 

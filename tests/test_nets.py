@@ -72,7 +72,7 @@ def test_dropout_only_while_training() -> None:
 @pytest.mark.parametrize("network", [ConvEncoder, lambda shape: ConvDecoder(shape, 4)])
 @pytest.mark.parametrize("shape", [(1, 7, 8), (1, 8, 129), (28, 28), (0, 8, 8), (1, 1, 8, 8)])
 def test_other_sizes_are_refused(network: type[nn.Module], shape: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match="from 8 to 128, got .*MLPEncoder and MLPDecoder"):
+    with pytest.raises(ValueError, match=r"from 8 to 128, got .*MLPEncoder and MLPDecoder"):
         network(shape)
 
 

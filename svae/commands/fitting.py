@@ -34,6 +34,8 @@ def fit_command(arguments: list[str]) -> SVAEModule:
     with quiet(), warnings.catch_warnings():
         # Lightning expects its arguments in sys.argv, which also holds our command's name.
         warnings.filterwarnings("ignore", "LightningCLI's args parameter")
+        # Lightning builds its parser in a way that jsonargparse is about to rename.
+        warnings.simplefilter("ignore", DeprecationWarning)
         cli = _parsed(arguments)
     out = Path(cli.config["out"])
     out.mkdir(parents=True, exist_ok=True)
@@ -51,7 +53,8 @@ def _parsed(arguments: list[str]) -> FitCLI:
         subclass_mode_data=True,
         save_config_callback=None,
         seed_everything_default=0,
-        trainer_defaults={"max_epochs": 10},
+        # What Lightning's own default would override in trainer_settings.
+        trainer_defaults={"max_epochs": 10, "use_distributed_sampler": False},
         run=False,
         args=arguments,
     )

@@ -43,8 +43,7 @@ def leakage(
         - ``linear``: logistic regression
         - ``mlp``: two hidden layers of 256
         - ``knn``: majority of the 15 nearest codes
-        - ``strongest``: the one of the three with the highest *test* accuracy, so biased upwards
-          by the choice, never downwards
+        - ``strongest``: the one of the three with the highest *test* accuracy (biased upwards)
         - ``chance``: share of the most frequent class of the test set
 
     Raises:

@@ -1,12 +1,11 @@
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
 
 from svae import plots
-
 
 CSV = """epoch,step,train_loss_step,train_loss_epoch,val/loss,val/rate_z_class,val/rate_style,lr
 0,0,9,,,,,0.1
@@ -25,12 +24,12 @@ def test_curves_of_a_csv_log(tmp_path: Path) -> None:
     figure = plots.training_curves(path)
     assert [axes.get_title() for axes in figure.axes] == ["loss (nats)", "rate (nats)"]
     loss, rate = figure.axes
-    training, validation = loss.lines
+    training, validation = cast(list[Any], loss.lines)
     assert training.get_linestyle() == "-"
     assert (list(training.get_xdata()), list(training.get_ydata())) == ([1, 2], [7, 3.5])
     assert validation.get_linestyle() == "--"
     assert (list(validation.get_xdata()), list(validation.get_ydata())) == ([1], [6])
-    assert {line.get_label(): list(line.get_ydata()) for line in rate.lines} == {
+    assert {line.get_label(): list(line.get_ydata()) for line in cast(list[Any], rate.lines)} == {
         "z_class": [1.5, 2.5],
         "style": [20, 21],
     }
@@ -44,7 +43,7 @@ def test_curves_of_a_csv_log(tmp_path: Path) -> None:
 
 def test_steps_are_averaged_by_epoch() -> None:
     figure = plots.training_curves({"epoch": [0, 0, 1, 1], "train/loss_step": [4, 2, 1, None]})
-    (line,) = figure.axes[0].lines
+    (line,) = cast(list[Any], figure.axes[0].lines)
     assert (list(line.get_xdata()), list(line.get_ydata())) == ([1, 2], [3, 1])
 
 

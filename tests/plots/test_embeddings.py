@@ -1,7 +1,7 @@
 import logging
 import sys
 from types import SimpleNamespace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import pytest
@@ -118,9 +118,9 @@ def test_points_have_the_colour_of_their_class_in_every_panel() -> None:
     for axes in figure.axes:
         assert len(axes.collections) == 2  # two kinds of markers for more than ten classes
         found = [
-            (abs_class, to_hex(color), kind)
-            for kind, scatter in enumerate(axes.collections)
-            for abs_class, color in zip(
+            (position, to_hex(color), kind)
+            for kind, scatter in enumerate(cast(list[Any], axes.collections))
+            for position, color in zip(
                 np.asarray(scatter.get_offsets())[:, 0], scatter.get_facecolors(), strict=True
             )
         ]

@@ -1,0 +1,165 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from svae.auditing import Audit, AuditSettings, audit
+from svae.data import ArrayData, ArraySet
+from svae.judge import Judge
+from svae.latent import Latent
+from svae.metrics import Estimate
+from tests.metrics.halves import Halves, judge, pictures
+
+SETTINGS = AuditSettings(n_draws=4, n_samples=3, n_codes=600)
+
+
+class Known(Judge):
+    """Knows the brighter half, and has the pixels for features."""
+
+    def __init__(self) -> None:
+        nn.Module.__init__(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return judge(x)
+
+    def features(self, x: Tensor) -> Tensor:
+        return x.flatten(1)
+
+
+class Clean(Halves):
+    """The nuisance without the side, which it should not know."""
+
+    def encode(self, x: Tensor, sample: bool = False) -> Latent:
+        latent = super().encode(x)
+        return latent._replace(z_nuisance=latent.z_nuisance * torch.tensor([1.0, 0.0]))
+
+
+def halves() -> ArrayData:
+    parts = [ArraySet(*pictures(n, seed)) for seed, n in enumerate((800, 400, 600))]
+    return ArrayData(*parts, class_names=("left", "right"), name="halves")
+
+
+def drawn(y: Tensor) -> Tensor:
+    """True samples of given classes."""
+    u = torch.randn(len(y)).clamp(-4, 4)
+    return Halves().decode(Latent(1.0 - 2 * y[:, None], torch.stack([u, u], 1)))
+
+
+@pytest.fixture(scope="module")
+def clean() -> Audit:
+    torch.manual_seed(0)
+    return audit(Clean(), halves(), Known(), SETTINGS, drawn)
+
+
+def value(result: Audit, name: str) -> float:
+    number = result.numbers[name]
+    return number.value if isinstance(number, Estimate) else float(number)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "test_accuracy",
+        "test_accuracy_3_samples",
+        "judge_accuracy",
+        "reconstruction_preservation",
+        "preservation",
+        "preservation_swapped",
+        "preservation_self",
+        "preservation_swapped_self",
+        "switch_rate",
+        "probe_class_means_linear",
+        "probe_class_means_mlp",
+        "probe_class_means_knn",
+    ],
+)
+def test_a_perfect_factorization_reaches(clean: Audit, name: str) -> None:
+    found = clean.numbers[name]
+    assert isinstance(found, Estimate)
+    assert found.value == found.high == 1
+    assert 0.98 < found.low < 1
+
+
+def test_a_perfect_factorization_has_nothing_to_read_and_all_to_show(clean: Audit) -> None:
+    assert value(clean, "chance") == 0.5
+    for codes in ("samples", "means"):
+        for probe in ("linear", "mlp", "knn", "strongest"):
+            assert value(clean, f"leakage_{codes}_{probe}") == pytest.approx(0.5, abs=0.07)
+    assert value(clean, "diversity_ratio") == pytest.approx(1, abs=0.06)
+    assert value(clean, "conditional_coverage") > 0.93
+    assert value(clean, "conditional_coverage_floor") > 0.93
+    for name in ("fid", "fid_floor", "kid", "kid_floor"):
+        assert abs(value(clean, name)) < 0.005
+    for name in ("precision", "recall", "density", "coverage"):
+        assert value(clean, name) == pytest.approx(value(clean, f"{name}_floor"), abs=0.08)
+        assert value(clean, name) > 0.85
+
+
+def test_the_likelihood_of_the_label_is_that_of_the_logits(clean: Audit) -> None:
+    x, y = pictures(600, 2)
+    wanted = float(functional.cross_entropy(judge(x), y))
+    assert value(clean, "nll") == pytest.approx(wanted, abs=1e-6)
+    # Always right at a confidence of sigmoid(level): the whole doubt is error of calibration.
+    doubt = 1 - float(judge(x).softmax(1).max(1).values.mean())
+    assert value(clean, "ece") == pytest.approx(doubt, abs=1e-4)
+
+
+def test_a_nuisance_that_knows_the_class_is_found_out() -> None:
+    result = audit(Halves(), halves(), Known(), SETTINGS)
+    assert value(result, "preservation") == 1
+    assert value(result, "leakage_samples_strongest") == 1
+    assert value(result, "leakage_means_strongest") == 1
+
+
+def test_a_decoder_that_reads_the_class_from_the_nuisance_is_found_out() -> None:
+    result = audit(Halves(reads_nuisance=True), halves(), Known(), SETTINGS)
+    assert value(result, "reconstruction_preservation") == 1
+    assert value(result, "switch_rate") == 0
+    for name in ("preservation", "preservation_swapped", "preservation_self"):
+        assert value(result, name) == pytest.approx(0.5, abs=0.07)
+
+
+def test_a_collapsed_nuisance_preserves_and_shows_nothing() -> None:
+    result = audit(Clean(spread=0.0), halves(), Known(), SETTINGS)
+    assert value(result, "preservation") == 1
+    assert value(result, "diversity_ratio") == 0
+    assert value(result, "conditional_coverage") < 0.2
+    assert value(result, "recall") < 0.2
+    assert value(result, "fid") > 10 * value(result, "fid_floor")
+
+
+def test_fidelity_is_that_of_the_samples_given() -> None:
+    swapped = audit(Clean(), halves(), Known(), SETTINGS, lambda y: drawn(torch.zeros_like(y)))
+    assert value(swapped, "coverage") == pytest.approx(0.5, abs=0.1)
+    assert value(swapped, "conditional_coverage") > 0.93
+
+
+def test_same_seed_same_numbers_and_no_trace(clean: Audit, tmp_path: Path) -> None:
+    torch.manual_seed(17)
+    before = torch.get_rng_state()
+    again = audit(Clean(), halves(), Known(), SETTINGS, drawn)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert again.flat() == clean.flat()
+    again.save(tmp_path / "audit.json")
+    assert json.loads((tmp_path / "audit.json").read_text()) == clean.flat()
+
+
+def test_flat_puts_intervals_beside_values() -> None:
+    result = Audit({"rate": Estimate(0.5, 0.4, 0.6), "n": 3, "likelihood": "Bernoulli"})
+    assert result.flat() == {
+        "rate": 0.5,
+        "rate_low": 0.4,
+        "rate_high": 0.6,
+        "n": 3,
+        "likelihood": "Bernoulli",
+    }
+
+
+def test_the_test_set_can_be_cut() -> None:
+    settings = AuditSettings(n_draws=2, n_samples=2, n_codes=100, n_test=100)
+    found = audit(Clean(), halves(), Known(), settings).numbers["test_accuracy"]
+    assert isinstance(found, Estimate)
+    assert found.low == pytest.approx(100 / (100 + 1.96**2), abs=1e-4)

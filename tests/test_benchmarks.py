@@ -1,0 +1,54 @@
+"""The benchmark scripts run whole, with small settings."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks import against_classifier, core, import_time
+
+
+def test_the_plain_classifier_runs_whole(tmp_path: Path) -> None:
+    metrics = against_classifier.main(
+        ["--dataset", "digits", "--max-epochs", "20", "--out", str(tmp_path)]
+    )
+    assert metrics["test_accuracy_low"] < metrics["test_accuracy"] < metrics["test_accuracy_high"]
+    assert metrics["test_accuracy"] > 0.9
+    assert json.loads((tmp_path / "metrics.json").read_text()) == metrics
+
+
+def test_a_claim_is_the_mean_over_seeds_with_a_t_interval() -> None:
+    claim = core.claim("accuracy", "accuracy", ">= 0.9", [0.91, 0.92, 0.93])
+    assert claim["id"] == "core.accuracy"
+    assert claim["measured"] == pytest.approx(0.92)
+    # t(0.975, 2) = 4.303 standard errors of 0.01 / sqrt(3) either way
+    assert claim["interval"] == pytest.approx([0.92 - 0.02484, 0.92 + 0.02484], abs=1e-4)
+
+
+def test_leakage_of_samples_is_counted_over_chance() -> None:
+    metrics = {"leakage_samples_strongest": 0.13, "leakage_means_strongest": 0.2, "chance": 0.11}
+    assert core.over_chance(metrics, "leakage_samples_strongest") == pytest.approx(0.02)
+    assert core.over_chance(metrics, "leakage_means_strongest") == 0.2
+
+
+def test_finished_runs_are_taken_from_their_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "mnist_svae" / "digits" / "default" / "seed_7"
+    folder.mkdir(parents=True)
+    (folder / "metrics.json").write_text('{"test_accuracy": 0.5}')
+    found = core.run("experiments/mnist_svae.py", "digits", "default", 7, tmp_path)
+    assert found == {"test_accuracy": 0.5}
+
+
+def test_evidence_says_where_it_comes_from() -> None:
+    found = core.evidence("python benchmarks/core.py", [])
+    assert found["command"] == "python benchmarks/core.py"
+    assert set(found) >= {"commit", "date", "machine", "versions", "claims"}
+    assert found["versions"]["torch"]
+
+
+def test_import_times_are_paired() -> None:
+    found = import_time.measure(1)
+    assert found["ratio"] == found["ratio_lowest"] == found["ratio_highest"]
+    assert found["ratio"] == pytest.approx(
+        found["svae_seconds"] / found["torch_seconds"], rel=0.01
+    )

@@ -1,0 +1,192 @@
+import importlib.util
+import json
+import math
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+
+import svae
+
+ROOT = Path(__file__).parents[1]
+RATES = (
+    "test_accuracy",
+    "test_accuracy_12_samples",
+    "ece",
+    "judge_accuracy",
+    "reconstruction_preservation",
+    "preservation",
+    "preservation_swapped",
+    "preservation_self",
+    "preservation_swapped_self",
+    "switch_rate",
+    *(f"leakage_samples_{probe}" for probe in ("linear", "mlp", "knn", "strongest")),
+    *(f"leakage_means_{probe}" for probe in ("linear", "mlp", "knn", "strongest")),
+    *(f"probe_class_means_{probe}" for probe in ("linear", "mlp", "knn")),
+    "conditional_coverage",
+    "conditional_coverage_floor",
+    *(f"{name}{end}" for name in ("precision", "recall", "coverage") for end in ("", "_floor")),
+)
+NUMBERS = (
+    "nll",
+    "elbo",
+    "iwae_64",
+    "diversity_ratio",
+    *(f"{name}{end}" for name in ("fid", "kid", "density") for end in ("", "_floor")),
+)
+PICTURES = (
+    "reconstructions",
+    "samples",
+    "nuisance_grid",
+    "swap_grid",
+    "traversals",
+    "embedding",
+    "confusion",
+    "training_curves",
+)
+
+
+def script(name: str) -> ModuleType:
+    """One of the experiments, as a module."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "experiments" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
+    """The script end to end, on the digits."""
+    out = tmp_path_factory.mktemp("run")
+    arguments = ["--dataset", "digits", "--max-epochs", "2", "--quick", "--device", "cpu"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SVAE_CACHE", str(tmp_path_factory.mktemp("judges")))
+        returned = script("mnist_svae").main([*arguments, "--out", str(out)])
+    assert json.loads((out / "metrics.json").read_text()) == returned
+    return returned, out
+
+
+def test_metrics_are_flat_and_complete(run: tuple[dict[str, Any], Path]) -> None:
+    metrics, _ = run
+    assert metrics["dataset"] == "digits"
+    assert metrics["max_epochs"] == 2
+    assert metrics["likelihood"] == "Bernoulli"
+    assert all(isinstance(value, int | float | str) for value in metrics.values())
+    for name in (*RATES, *NUMBERS):
+        value, low, high = (metrics[f"{name}{end}"] for end in ("", "_low", "_high"))
+        assert low <= value <= high, name
+        assert math.isfinite(low), name
+        assert math.isfinite(high), name
+    for name in RATES:
+        assert metrics[f"{name}_low"] >= 0, name
+        assert metrics[f"{name}_high"] <= 1, name
+    assert metrics["elbo"] < metrics["iwae_64"] < 0
+    assert 0.1 <= metrics["chance"] < 0.12
+    assert metrics["judge_accuracy"] > 0.95
+
+
+def test_pictures_are_there_and_small(run: tuple[dict[str, Any], Path]) -> None:
+    _, out = run
+    for name in PICTURES:
+        content = (out / f"{name}.png").read_bytes()
+        assert content.startswith(b"\x89PNG"), name
+        assert 2_000 < len(content) <= 200_000, name
+    assert {path.stem for path in out.glob("*.png")} == set(PICTURES)
+
+
+def test_the_saved_model_is_the_one_that_was_measured(run: tuple[dict[str, Any], Path]) -> None:
+    metrics, out = run
+    vae = svae.load(out)
+    test = svae.data.Digits(seed=0).test
+    with torch.no_grad():
+        hits = (vae.predict(test.floats()).argmax(1) == test.y).float().mean()
+    assert metrics["test_accuracy"] == pytest.approx(float(hits), abs=1e-6)
+    assert metrics["test_accuracy"] > 0.3  # two epochs, and one of them is the flow's
+    assert (out / "checkpoints" / "last.ckpt").is_file()
+    assert list((out / "logs").glob("version_*/metrics.csv"))
+
+
+def test_the_yaml_trains_as_the_script_does_by_default() -> None:
+    import yaml
+
+    config = yaml.safe_load((ROOT / "experiments" / "mnist_svae.yaml").read_text())
+    experiment = script("mnist_svae")
+    options = experiment.parser().parse_args([])
+    preset = experiment.PRESETS["mnist", "default"]
+    model = config["model"]
+    assert model["objective"] == {
+        "beta_class": options.beta_class,
+        "beta_style": options.beta_style,
+        "label_weight": options.label_weight,
+    }
+    assert model["recipe"] == {"flow_share": preset.flow_share}
+    split = {"n_class": options.n_class, "n_nuisance": options.n_nuisance}
+    assert model["vae"]["init_args"]["split"] == split
+    assert model["vae"]["init_args"].get("width", 32) == preset.width
+    assert config["data"].get("init_args", {}).get("batch_size", 128) == preset.batch_size
+    assert config["trainer"]["max_epochs"] == preset.max_epochs
+    assert config["seed_everything"] == options.seed
+
+
+@pytest.mark.parametrize(
+    ("flags", "kind"),
+    [
+        (["--penalty", "adversary"], "AdversarialProbe"),
+        (["--penalty", "mmd"], "ClassConditionalMMD"),
+        (["--penalty", "hsic"], "HSIC"),
+        (["--penalty", "swap"], "SwapCycle"),
+    ],
+)
+def test_every_penalty_is_one_flag_away(flags: list[str], kind: str) -> None:
+    experiment = script("mnist_svae")
+    options = experiment.parser().parse_args([*flags, "--penalty-weight", "3"])
+    (penalty,) = experiment.objective(options, svae.data.Digits()).penalties
+    assert type(penalty).__name__ == kind
+    assert penalty.weight == 3
+
+
+@pytest.mark.parametrize("head", ["gaussian", "linear", "mlp"])
+@pytest.mark.parametrize("flow", ["second-stage", "joint", "none"])
+def test_every_head_and_flow_is_one_flag_away(head: str, flow: str) -> None:
+    experiment = script("mnist_svae")
+    options = experiment.parser().parse_args(["--head", head, "--style-flow", flow])
+    data = svae.data.Digits()
+    vae = experiment.build(options, data, experiment.PRESETS["digits", "default"])
+    names = {type(module).__name__ for module in vae.modules()}
+    assert ("GaussianHead" in names) == (head == "gaussian")
+    assert ("ConditionalFlow" in names) == (flow != "none")
+    assert vae.predict(data.test.floats(4)).shape == (4, 10)
+
+
+def test_an_unwritable_out_is_said_before_anything_else(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    out = tmp_path / "file" / "run"
+    with pytest.raises(
+        SystemExit, match=r"cannot write to --out .*file/run \(.*\): give a folder"
+    ):
+        script("mnist_svae").main(["--dataset", "digits", "--out", str(out)])
+
+
+def test_missing_mnist_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import socket
+
+    def unreachable(*_: object, **__: object) -> None:
+        raise OSError("no network in this test")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unreachable)
+    root = str(tmp_path / "nowhere")
+    arguments = ["--dataset", "mnist", "--data-root", root, "--out", str(tmp_path / "run")]
+    with pytest.raises(FileNotFoundError, match=r"(?s)MNIST.*nowhere"):
+        script("mnist_svae").main(arguments)
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_an_unknown_data_set_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        script("mnist_svae").main(["--dataset", "imagenet"])
+    assert stopped.value.code == 2
+    assert "'imagenet'" in capsys.readouterr().err
