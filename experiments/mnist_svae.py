@@ -40,10 +40,10 @@ class Preset:
 
 
 PRESETS = {
-    ("mnist", "default"): Preset(11, 0.545, 32, 128, augment=False),
-    ("mnist", "best"): Preset(20, 0.35, 32, 128, augment=True),
-    ("digits", "default"): Preset(45, 0.4, 32, 32, augment=False),
-    ("digits", "best"): Preset(120, 0.3, 32, 32, augment=True),
+    ("mnist", "default"): Preset(12, 7 / 12, 32, 128, augment=False),
+    ("mnist", "best"): Preset(14, 4 / 14, 32, 128, augment=True),
+    ("digits", "default"): Preset(30, 0.2, 32, 32, augment=False),
+    ("digits", "best"): Preset(80, 0.2, 32, 32, augment=True),
 }
 
 

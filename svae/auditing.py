@@ -39,7 +39,7 @@ class AuditSettings:
         seed: Seed of every draw.
     """
 
-    n_draws: int = 4
+    n_draws: int = 2
     n_samples: int = 12
     n_codes: int = 20_000
     n_test: int | None = None

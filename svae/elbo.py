@@ -154,8 +154,8 @@ class SupervisedELBO(nn.Module):
             x, y = (t.expand(self.particles, *t.shape).flatten(0, 1) for t in (x, y))
         drawn = poutine.trace(guide).get_trace(x, y)
         made = poutine.trace(poutine.replay(model, trace=drawn)).get_trace(x, y)
-        nodes = made.nodes
-        z_class = drawn.nodes["z_class"]["value"]
+        nodes: Any = made.nodes
+        z_class = _value(drawn, "z_class")
         logits = log_joint_of(model, x, z_class).log_softmax(-1)
         label_first = list(nodes).index("y") < list(nodes).index("z_class")
         label = -logits.gather(-1, y.unsqueeze(-1)).squeeze(-1)
@@ -170,8 +170,8 @@ class SupervisedELBO(nn.Module):
         return terms, drawn, made
 
     def _rate(self, name: str, drawn: poutine.Trace, made: poutine.Trace) -> Tensor:
-        posterior, prior = drawn.nodes[name]["fn"], made.nodes[name]["fn"]
-        value = drawn.nodes[name]["value"]
+        posterior, prior = _distribution(drawn, name), _distribution(made, name)
+        value = _value(drawn, name)
         rate = self._divergence(posterior, prior, value)
         floor = self.free_bits.get(name)
         if floor is None:
@@ -211,11 +211,12 @@ class SupervisedELBO(nn.Module):
         means = {name: term.mean() for name, term in terms.items()}
         weights = self.weights(step)
         loss = torch.stack([weights[name] * means[name] for name in weights]).sum()
-        means |= {f"active_{name}": active_units(drawn.nodes[name]["fn"].mean) for name in LATENT}
+        for name in LATENT:
+            means[f"active_{name}"] = active_units(_distribution(drawn, name).mean)
         if self.penalties:
             n = len(x)  # the first particle is enough for the penalties
-            z_class, style = (drawn.nodes[name]["value"] for name in LATENT)
-            prior = made.nodes["style"]["fn"]
+            z_class, style = (_value(drawn, name) for name in LATENT)
+            prior = _distribution(made, "style")
             latent = Latent(z_class[:n], noise_of(prior, style)[:n])
             for penalty in self.penalties:
                 assert isinstance(penalty, Penalty)
@@ -256,7 +257,7 @@ def evidence(
     log_q = sum(_log_prob(drawn, name) for name in LATENT)
     if getattr(vae.model, "log_joint", None) is not None:
         made = poutine.trace(poutine.replay(vae.model, trace=drawn)).get_trace(repeated)
-        z_class = drawn.nodes["z_class"]["value"]
+        z_class = _value(drawn, "z_class")
         log_p = log_joint_of(vae.model, repeated, z_class).logsumexp(-1)
         log_p = log_p + _log_prob(made, "style") + _log_prob(made, "x")
     else:
@@ -281,6 +282,15 @@ def active_units(means: Float[Tensor, "n dims"]) -> Float[Tensor, ""]:
     return (means.var(0, correction=0) > ACTIVE).sum().to(means.dtype)
 
 
+def _value(trace: poutine.Trace, name: str) -> Tensor:
+    value = trace.nodes[name]["value"]
+    assert isinstance(value, Tensor)
+    return value
+
+
+def _distribution(trace: poutine.Trace, name: str) -> Any:
+    return trace.nodes[name]["fn"]
+
+
 def _log_prob(trace: poutine.Trace, name: str) -> Tensor:
-    node = trace.nodes[name]
-    return node["fn"].log_prob(node["value"])
+    return _distribution(trace, name).log_prob(_value(trace, name))

@@ -163,7 +163,7 @@ class Coupling(Described, Bijection):
         self.transform = GeneralCouplingTransform(
             features,
             context,
-            mask,
+            mask,  # pyright: ignore[reportArgumentType]
             univariate=partial(MonotonicAffineTransform, slope=math.exp(-max_log_scale)),
             hidden_features=tuple(hidden),
             activation=nn.SiLU,

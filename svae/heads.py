@@ -154,7 +154,7 @@ class NetworkHead(Described, Head):
         self.net = MLP([n_class, *hidden, n_classes])
 
     def draw(self, like: Tensor, y: Int[Tensor, " batch"] | None = None) -> Tensor:
-        loc = self.net[-1].weight.new_zeros(len(like), self.n_class)
+        loc = next(self.parameters()).new_zeros(len(like), self.n_class)
         z_class = pyro.sample("z_class", dist.Normal(loc, torch.ones_like(loc)).to_event(1))
         pyro.sample("y", dist.Categorical(logits=self.net(z_class)), obs=y)
         return z_class

@@ -173,7 +173,7 @@ class ConvDecoder(Described, nn.Module):
             last = i == n_steps - 1
             n_out = self.shape[0] if last else width * min(2 ** (n_steps - 2 - i), 8)
             # Sides were rounded up on the way down, so an odd side takes no output padding.
-            padding = tuple(1 - side % 2 for side in sizes[i + 1])
+            padding = (1 - sizes[i + 1][0] % 2, 1 - sizes[i + 1][1] % 2)
             up = nn.ConvTranspose2d(
                 n_in, n_out, 3, stride=2, padding=1, output_padding=padding, bias=last
             )

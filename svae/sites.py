@@ -8,6 +8,7 @@ import contextlib
 from collections.abc import Callable
 from typing import Any
 
+import pyro
 import torch
 from jaxtyping import Float, Int
 from pyro import poutine
@@ -17,7 +18,16 @@ from pyro.poutine.runtime import Message, NonlocalExit
 from torch import Tensor
 from torch.distributions import Independent, TransformedDistribution
 
-__all__ = ["LATENT", "check_sites", "draw_class", "latent_sites", "log_joint_of", "means", "site"]
+__all__ = [
+    "LATENT",
+    "check_sites",
+    "draw_class",
+    "draws",
+    "latent_sites",
+    "log_joint_of",
+    "means",
+    "site",
+]
 
 LATENT = ("z_class", "style")
 TRIES, ROUNDS = 32, 16  # of prior draws for one label, where the label comes last
@@ -76,8 +86,26 @@ def means(guide: Stochastic, x: Tensor, sample: bool = False) -> tuple[Tensor, T
             f"the guide lacks the site{'s' * (len(missing) > 1)} {missing}; it has "
             f"{latent_sites(trace)}. A guide draws 'z_class' and 'style'."
         )
-    nodes: dict[str, Any] = trace.nodes
+    nodes: Any = trace.nodes
     return nodes["z_class"]["value"], nodes["style"]["value"]
+
+
+def draws(guide: Stochastic, x: Tensor, n: int) -> tuple[Tensor, Tensor]:
+    """Samples ``n`` times from the posterior: ``z_class`` and ``style``, ``(n * batch, dims)``.
+
+    The samples of one draw follow each other. A guide whose networks take leading batch dims runs
+    once, inside a plate of its own for the draws; any other runs ``n`` times.
+    """
+    try:
+        with pyro.plate("draws", n, dim=-2):
+            z_class, style = means(guide, x, sample=True)
+        if z_class.shape[:2] == style.shape[:2] == (n, len(x)):
+            return z_class.flatten(0, 1), style.flatten(0, 1)
+    except (RuntimeError, ValueError):
+        pass  # shapes that do not broadcast
+    blocks = zip(*(means(guide, x, sample=True) for _ in range(n)), strict=True)
+    z_class, style = (torch.cat(block) for block in blocks)
+    return z_class, style
 
 
 def log_joint_of(
@@ -106,7 +134,7 @@ def _log_prior(model: Stochastic, x: Tensor, z_class: Tensor, k: int) -> Tensor:
     tracer = poutine.trace(poutine.escape(poutine.condition(model, data=held), escape_fn=beyond))
     with contextlib.suppress(NonlocalExit):
         tracer.get_trace(x)
-    nodes: dict[str, Any] = tracer.trace.nodes
+    nodes: Any = tracer.trace.nodes
     z, y = (nodes[name]["fn"].log_prob(nodes[name]["value"]) for name in held)
     return z + y
 

@@ -22,7 +22,6 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pyro import poutine
 from pytorch_lightning.callbacks import ModelCheckpoint, RichProgressBar
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from torch import Tensor, nn
@@ -32,7 +31,7 @@ from svae.data.batch import as_floats
 from svae.elbo import SupervisedELBO, active_units, without_flow
 from svae.models import SVAE
 from svae.priors import FlowPrior
-from svae.sites import means, site
+from svae.sites import draws, means, site
 
 __all__ = ["CollapsedBlock", "NonFiniteLoss", "Recipe", "SVAEModule", "fit", "lightning_module"]
 
@@ -47,7 +46,7 @@ LOGGED = {
     "active_style": "active_style",
 }
 _LIGHTNING = "pytorch_lightning"
-ENOUGH_CODES = 20_000  # that the flow does not learn one draw of them by heart
+ENOUGH_CODES = 200_000  # posterior draws for one epoch of the flow
 _EXPECTED = (
     "Checkpoint directory .* exists and is not empty",
     "The number of training batches .* is smaller than the logging interval",
@@ -248,23 +247,22 @@ class SVAEModule(pl.LightningModule):
     def _draw_codes(self) -> None:
         """Posterior draws of all training examples, anew in every epoch.
 
-        One of each, or of a small set as many as make ``ENOUGH_CODES``. So the encoder runs once
-        an epoch, and on clean images also where training augments them.
+        So many of each as make ``ENOUGH_CODES``, lest the flow learn one draw by heart. The
+        encoder runs once an epoch, and on clean images also where training augments them.
         """
         train = self.trainer.datamodule.train  # pyright: ignore[reportAttributeAccessIssue]
-        torch.manual_seed(_mixed(self.seed, self.current_epoch, 0, 2))
-        order = torch.arange(len(train)).repeat(max(1, ENOUGH_CODES // len(train)))
-        n_means = round(self.recipe.mean_share * len(order))
-        at_mean = (torch.randperm(len(order)) < n_means).to(self.device)
+        torch.manual_seed(_mixed(self.seed, self.current_epoch, self.global_rank, 2))
+        n = max(1, round(ENOUGH_CODES / len(train)))
         parts = []
-        for rows, mean_rows in zip(order.split(1000), at_mean.split(1000), strict=True):
+        for rows in torch.arange(len(train)).split(1000):
             x = as_floats(train.batch(rows).x.to(self.device))
-            drawn: Any = poutine.trace(self.vae.guide).get_trace(x).nodes
-            style = drawn["style"]["value"]
+            z_class, style = draws(self.vae.guide, x, n)
+            n_means = round(self.recipe.mean_share * n * len(x))
             if n_means:
-                mean = drawn["style"]["fn"].mean
-                style = torch.where(mean_rows.unsqueeze(-1), mean, style)
-            parts.append((drawn["z_class"]["value"], style))
+                at_mean = torch.randperm(n * len(x), device=self.device) < n_means
+                mean = means(self.vae.guide, x)[1].repeat(n, 1)
+                style = torch.where(at_mean.unsqueeze(-1), mean, style)
+            parts.append((z_class, style))
         z_class, style = (torch.cat(block) for block in zip(*parts, strict=True))
         self._codes, self._codes_epoch = (z_class, style), self.current_epoch
 

@@ -114,6 +114,19 @@ def test_a_nuisance_that_knows_the_class_is_found_out() -> None:
     assert value(result, "leakage_means_strongest") == 1
 
 
+class LeakySamples(Clean):
+    """Posterior samples know the side, posterior means do not."""
+
+    def encode(self, x: Tensor, sample: bool = False) -> Latent:
+        return Halves.encode(self, x) if sample else super().encode(x)
+
+
+def test_samples_and_means_are_probed_apart() -> None:
+    result = audit(LeakySamples(), halves(), Known(), SETTINGS)
+    assert value(result, "leakage_samples_strongest") == 1
+    assert value(result, "leakage_means_strongest") == pytest.approx(0.5, abs=0.07)
+
+
 def test_a_decoder_that_reads_the_class_from_the_nuisance_is_found_out() -> None:
     result = audit(Halves(reads_nuisance=True), halves(), Known(), SETTINGS)
     assert value(result, "reconstruction_preservation") == 1

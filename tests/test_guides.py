@@ -39,8 +39,8 @@ def test_the_label_is_not_read() -> None:
     guide, x = MeanFieldGuide(MLPEncoder((6,), 4, ()), SPLIT), torch.rand(3, 6)
     with_label = nodes(guide, x, torch.tensor([0, 1, 2]))
     without = nodes(guide, x)
-    assert set(with_label.nodes) == set(without.nodes)
-    assert torch.equal(with_label.nodes["z_class"]["fn"].mean, without.nodes["z_class"]["fn"].mean)
+    assert set(with_label) == set(without)
+    assert torch.equal(with_label["z_class"]["fn"].mean, without["z_class"]["fn"].mean)
 
 
 def test_densities_are_float32_under_autocast_and_float64_where_x_is() -> None:

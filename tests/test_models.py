@@ -131,10 +131,10 @@ def test_decode_is_the_decoder_at_the_style(vae: SVAE) -> None:
     trace = nodes(vae.guide, x)
     z_class, style = (trace[name]["value"] for name in ("z_class", "style"))
     held = poutine.condition(vae.model, data={"z_class": z_class, "style": style})
-    nodes = nodes(held, x)
-    prior = nodes["style"]["fn"]
+    made = nodes(held, x)
+    prior = made["style"]["fn"]
     noise = prior.flow(style, prior.context)[0] if hasattr(prior, "flow") else style
-    assert torch.allclose(vae.decode(Latent(z_class, noise)), nodes["x"]["fn"].mean, atol=1e-4)
+    assert torch.allclose(vae.decode(Latent(z_class, noise)), made["x"]["fn"].mean, atol=1e-4)
 
 
 def test_both_parts_reach_the_decoder(vae: SVAE) -> None:

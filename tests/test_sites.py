@@ -7,7 +7,7 @@ import torch
 from pyro import poutine
 from torch import Tensor, nn
 
-from svae.sites import check_sites, draw_class, latent_sites, log_joint_of, means, site
+from svae.sites import check_sites, draw_class, draws, latent_sites, log_joint_of, means, site
 from tests.plain_pyro import MODELS, N_CLASS, N_CLASSES, N_STYLE, N_X, LabelFirst, StructuredGuide
 
 X = torch.linspace(0, 1, 6 * N_X).reshape(6, N_X)
@@ -213,3 +213,50 @@ def test_a_batch_outside_a_plate_is_refused() -> None:
 def test_a_guide_without_style_is_told_what_it_draws() -> None:
     with pytest.raises(ValueError, match=r"lacks the site \['style'\]; it has \['z_class'\]"):
         means(guide_of("z_class"), X)
+
+
+class Structured(nn.Module):
+    """q(style given x, z_class) by a network that takes no leading batch dims."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Linear(3 + 2, 2)
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> None:
+        with pyro.plate("batch", len(x)):
+            z_class = pyro.sample("z_class", dist.Normal(x[:, :2], 0.1).to_event(1))
+            loc = self.net(torch.cat([x, z_class], -1))
+            pyro.sample("style", dist.Normal(loc, 1e-4).to_event(1))
+
+
+def test_draws_are_joint_samples_of_each_row() -> None:
+    x = torch.randn(5, 3)
+    for guide in (Structured(), Independent()):
+        z_class, style = draws(guide, x, 400)
+        assert z_class.shape == style.shape == (2000, 2)
+        by_row = z_class.unflatten(0, (400, 5))
+        torch.testing.assert_close(by_row.mean(0), x[:, :2], atol=0.03, rtol=0)
+        torch.testing.assert_close(by_row.std(0), torch.full((5, 2), 0.1), atol=0.02, rtol=0)
+    guide = Structured()
+    z_class, style = draws(guide, x, 3)
+    # The style belongs to the class code of the same draw, not to another's.
+    expected = guide.net(torch.cat([x.repeat(3, 1), z_class], -1))
+    torch.testing.assert_close(style, expected, atol=1e-3, rtol=0)
+
+
+class Independent(nn.Module):
+    """Draws both blocks in one run whatever the number of draws; counts its runs."""
+
+    runs = 0
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> None:
+        self.runs += 1
+        with pyro.plate("batch", len(x)):
+            pyro.sample("z_class", dist.Normal(x[:, :2], 0.1).to_event(1))
+            pyro.sample("style", dist.Normal(x[:, 1:], 0.1).to_event(1))
+
+
+def test_a_guide_that_broadcasts_runs_once_for_all_draws() -> None:
+    guide = Independent()
+    draws(guide, torch.randn(4, 3), 50)
+    assert guide.runs == 1

@@ -364,9 +364,11 @@ def test_only_svaes_are_fitted() -> None:
         ({"learning_rate": 0.0}, "must be positive .* 0.0"),
         ({"flow_learning_rate": -1.0}, "must be positive .* -1.0"),
         ({"weight_decay": -1.0}, "at least 0.* -1.0"),
+        ({"mean_share": 1.5}, "mean_share .* 1.5"),
+        ({"flow_batch_size": 1}, "at least 2, got 1"),
     ],
 )
-def test_recipes_out_of_range(settings: dict[str, float], message: str) -> None:
+def test_recipes_out_of_range(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Recipe(**settings)
 

@@ -46,6 +46,7 @@ PANELS = (
     Panel("rate (nats)", re.compile(r"(?:rate|kl)(?:_(.+))?")),
     Panel("label loss (nats)", re.compile(r"label(?:_loss)?|cross_entropy|nll")),
     Panel("accuracy", re.compile(r"acc(?:uracy)?")),
+    Panel("flow loss (nats)", re.compile(r"flow(?:_loss)?")),
     Panel("active units", re.compile(r"active(?:_units)?(?:_(.+))?")),
 )
 
@@ -63,11 +64,11 @@ class Series(NamedTuple):
 
 
 def training_curves(history: str | Path | History) -> "matplotlib.figure.Figure":
-    """Draws loss, distortion, rates, label loss, accuracy and active units over the epochs.
+    """Draws losses, distortion, rates, accuracy and active units over the epochs.
 
     Columns are found by name: a stage (``train``, ``val``, ``valid``, ``validation``; none means
     training), a quantity such as ``loss``, ``rate_style`` or ``active_units_z_class``, and
-    Lightning's ``_step`` or ``_epoch``, joined by ``_``, ``/`` or ``.``. What is logged by step is
+    ``step`` or ``epoch``, joined by ``_``, ``/`` or ``.``. What is logged by step is
     averaged over its epoch, other columns are left out, and so are panels without a column.
 
     Args:
@@ -92,7 +93,7 @@ def training_curves(history: str | Path | History) -> "matplotlib.figure.Figure"
             "a CSVLogger, and did it reach the end of an epoch?"
         )
     shown = sorted({line.panel for line in lines})
-    n_columns = min(3, len(shown))
+    n_columns = min(len(shown), 3 if len(shown) <= 6 else 4)
     n_rows = -(-len(shown) // n_columns)
     figure = Figure(figsize=(3.6 * n_columns, 2.8 * n_rows + 0.4), dpi=110, layout="constrained")
     last = max(line.epochs[-1] for line in lines)
@@ -243,7 +244,7 @@ def _series(columns: History) -> list[Series]:
     for name, column in columns.items():
         parts = [part for part in re.split(r"[/._]", name.lower()) if part]
         stage = next((STAGES[part] for part in parts if part in STAGES), "training")
-        by_step = parts[-1:] == ["step"]
+        by_step = "step" in parts
         quantity = "_".join(
             part for part in parts if part not in STAGES and part not in ("step", "epoch")
         )
@@ -254,7 +255,7 @@ def _series(columns: History) -> list[Series]:
             block = next((group for group in match.groups() if group), "")
             when, values = _by_epoch(column, epochs)
             key = (i, block, stage)
-            # Lightning logs a quantity as x_step and x_epoch where asked for both.
+            # Where a quantity is logged by step and by epoch, the epoch's own value counts.
             if values and (key not in lines or lines[key][0]):
                 lines[key] = (by_step, Series(i, block, stage, when, values))
             break

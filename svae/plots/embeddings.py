@@ -168,7 +168,7 @@ def _umap(codes: Float[Tensor, "n features"], seed: int) -> Float[Tensor, "n 2"]
         init="pca" if codes.shape[1] > 1 else "random",
         random_state=seed,
         n_jobs=1,
-        n_epochs=200,  # the picture of 500, in half the time
+        n_epochs=200,  # UMAP's own choice for large sets; it takes 500 for small ones
     ).fit_transform(codes.numpy())
     return torch.as_tensor(np.asarray(points), dtype=torch.float32)
 

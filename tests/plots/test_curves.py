@@ -47,8 +47,18 @@ def test_steps_are_averaged_by_epoch() -> None:
     assert (list(line.get_xdata()), list(line.get_ydata())) == ([1, 2], [3, 1])
 
 
+def test_an_epochs_own_value_counts_more_than_its_steps() -> None:
+    steps, epochs = [9.0, 8.0, None], [None, None, 3.0]
+    for names in (("step/loss", "train/loss"), ("train/loss", "step/loss")):
+        values = {"step/loss": steps, "train/loss": epochs}
+        history = {"epoch": [0, 0, 0], **{name: values[name] for name in names}}
+        (line,) = cast(list[Any], plots.training_curves(history).axes[0].lines)
+        assert list(line.get_ydata()) == [3]
+
+
 def test_every_quantity_has_its_panel() -> None:
-    names = ["loss", "distortion", "rate_style", "label_loss", "accuracy", "active_units_style"]
+    names = ["active_style", "flow_loss", "accuracy"]
+    names += ["label_loss", "rate_style", "distortion", "loss"]
     history = {f"{stage}_{name}": [1.0, 0.5] for name in names for stage in ("train", "val")}
     figure = plots.training_curves(history)
     assert [axes.get_title() for axes in figure.axes] == [
@@ -57,6 +67,7 @@ def test_every_quantity_has_its_panel() -> None:
         "rate (nats)",
         "label loss (nats)",
         "accuracy",
+        "flow loss (nats)",
         "active units",
     ]
     assert all(len(axes.lines) == 2 for axes in figure.axes)
