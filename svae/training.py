@@ -46,7 +46,6 @@ LOGGED = {
     "active_style": "active_style",
 }
 _LIGHTNING = "pytorch_lightning"
-ENOUGH_CODES = 200_000  # posterior draws for one epoch of the flow
 _EXPECTED = (
     "Checkpoint directory .* exists and is not empty",
     "The number of training batches .* is smaller than the logging interval",
@@ -247,12 +246,13 @@ class SVAEModule(pl.LightningModule):
     def _draw_codes(self) -> None:
         """Posterior draws of all training examples, anew in every epoch.
 
-        So many of each as make ``ENOUGH_CODES``, lest the flow learn one draw by heart. The
-        encoder runs once an epoch, and on clean images also where training augments them.
+        As many as the epoch will use, lest the flow learn a few by heart. The encoder runs once
+        an epoch, and on clean images also where training augments them.
         """
         train = self.trainer.datamodule.train  # pyright: ignore[reportAttributeAccessIssue]
         torch.manual_seed(_mixed(self.seed, self.current_epoch, self.global_rank, 2))
-        n = max(1, round(ENOUGH_CODES / len(train)))
+        n_used = int(self.trainer.num_training_batches) * self.recipe.flow_batch_size
+        n = max(1, round(n_used / len(train)))
         parts = []
         for rows in torch.arange(len(train)).split(1000):
             x = as_floats(train.batch(rows).x.to(self.device))
