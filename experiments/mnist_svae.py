@@ -41,7 +41,7 @@ class Preset:
 
 PRESETS = {
     ("mnist", "default"): Preset(12, 7 / 12, 32, 128, augment=False),
-    ("mnist", "best"): Preset(14, 4 / 14, 32, 128, augment=True),
+    ("mnist", "best"): Preset(12, 1 / 3, 32, 128, augment=True),
     ("digits", "default"): Preset(30, 0.2, 32, 32, augment=False),
     ("digits", "best"): Preset(80, 0.2, 32, 32, augment=True),
 }

@@ -68,10 +68,10 @@ class GaussianHead(Described, Head):
     linear discriminant analysis with ``shared_scale``.
 
     References:
-        Disentangled representations in latent variable models with class-conditional priors:
-        Deep generative models with discriminative components (e.g. Joy et al., 2021,
-        https://arxiv.org/abs/2006.10102); means on a scaled simplex as in IB-INN (Ardizzone et
-        al., 2020, https://arxiv.org/abs/2001.06448).
+        Class-conditional Gaussians on a label's latent, as in Capturing Label Characteristics in
+        VAEs (Joy et al., 2021), https://arxiv.org/abs/2006.10102; their means on a scaled simplex,
+        as in Training Normalizing Flows with the Information Bottleneck for Competitive Generative
+        Classification (Ardizzone et al., 2020), https://arxiv.org/abs/2001.06448
 
     Args:
         n_class: Number of class dims.

@@ -73,9 +73,8 @@ class SVAE(nn.Module):
     and guide, so that either can be the user's own.
 
     References:
-        Explaining and interpreting by learned invariances: Learning Invariances for
-        Interpretability using Supervised VAE (Nguyen & Rodríguez Martínez, 2020),
-        https://arxiv.org/abs/2007.07591
+        Learning Invariances for Interpretability using Supervised VAE (Nguyen & Rodríguez
+        Martínez, 2020), https://arxiv.org/abs/2007.07591
 
     Args:
         model: Callable of signature ``(x, y=None)`` with the sites ``z_class``, ``style``, ``y``
