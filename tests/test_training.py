@@ -458,7 +458,8 @@ def train_in_processes(devices: int, out: Path, **settings: Any) -> None:
     data = clusters(batch_size=16 // devices)
     fit(vae, data, callbacks=diary, max_epochs=4, devices=devices, out=out, **settings)
     rank = os.environ.get("LOCAL_RANK", "0")
-    torch.save(weights(vae), out / f"weights{rank}.pt")
+    # Not the best weights, which all processes read from one file.
+    torch.save(diary.weights[-1], out / f"weights{rank}.pt")
     losses = [{k: v for k, v in m.items() if k != "loss"} for m in diary.metrics]
     (out / f"losses{rank}.json").write_text(json.dumps(losses))
 
