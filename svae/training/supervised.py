@@ -1,29 +1,14 @@
-"""Training of everything that can be trained, on pytorch_lightning's Trainer.
+"""Both phases of training a supervised VAE, as one Lightning module."""
 
-A supervised VAE is trained in two phases of one run. First the model and guide learn with a
-standard normal prior on the style code; then they are held and the style flow is fitted to the
-codes by maximum likelihood. With ``Recipe(joint=True)`` the flow is learned from the start, and
-the second phase only improves it.
-"""
-
-import logging
 import math
-import sys
-import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import singledispatch
 from pathlib import Path
-from pickle import UnpicklingError
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import ModelCheckpoint, RichProgressBar
-from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from torch import Tensor, nn
 
 from svae.data import Batch, as_data
@@ -32,10 +17,9 @@ from svae.elbo import SupervisedELBO, active_units, without_flow
 from svae.models import SVAE
 from svae.priors import FlowPrior
 from svae.sites import draws, means, site
+from svae.training.running import checkpoints
 
-__all__ = ["CollapsedBlock", "NonFiniteLoss", "Recipe", "SVAEModule", "fit", "lightning_module"]
-
-_logger = logging.getLogger("svae")
+__all__ = ["CollapsedBlock", "NonFiniteLoss", "Recipe", "SVAEModule", "flow_loss", "one_cycle"]
 
 LOGGED = {
     "x": "distortion",
@@ -45,12 +29,6 @@ LOGGED = {
     "active_z_class": "active_class",
     "active_style": "active_style",
 }
-_LIGHTNING = "pytorch_lightning"
-_EXPECTED = (
-    "Checkpoint directory .* exists and is not empty",
-    "The number of training batches .* is smaller than the logging interval",
-    ".*isinstance.treespec, LeafSpec.. is deprecated",
-)
 
 
 class CollapsedBlock(UserWarning):
@@ -316,7 +294,7 @@ class SVAEModule(pl.LightningModule):
         if phase != self._scored_phase and not self.trainer.sanity_checking:
             # The prior has changed, so losses of the first phase are no longer comparable.
             self._scored_phase = phase
-            for checkpoint in _checkpoints(self.trainer):
+            for checkpoint in checkpoints(self.trainer):
                 checkpoint.best_k_models = {}
                 checkpoint.kth_best_model_path = ""
                 checkpoint.best_model_score = None
@@ -331,7 +309,7 @@ class SVAEModule(pl.LightningModule):
         self._scored_phase = checkpoint["scored_phase"]
 
     def _load_best(self) -> None:
-        for checkpoint in _checkpoints(self.trainer):
+        for checkpoint in checkpoints(self.trainer):
             path = checkpoint.best_model_path
             if path and Path(path).is_file() and not self._scored_phase:
                 state = torch.load(path, map_location=self.device, weights_only=True)
@@ -342,7 +320,7 @@ class SVAEModule(pl.LightningModule):
         bad = [name for name, value in values.items() if not torch.isfinite(value)]
         named = [name for name in bad if name != "loss"] or bad
         shown = ", ".join(f"{name} = {float(values[name].detach())}" for name in named)
-        saved = [c.best_model_path for c in _checkpoints(self.trainer) if c.best_model_path]
+        saved = [c.best_model_path for c in checkpoints(self.trainer) if c.best_model_path]
         raise NonFiniteLoss(
             f"{shown} in {where} of epoch {self.current_epoch} (step "
             f"{self.global_step}). Lower the learning rate, or look at the data of that batch. "
@@ -357,190 +335,6 @@ def flow_loss(vae: SVAE, z_class: Tensor, style: Tensor) -> Tensor:
     """
     prior = site(vae.model, "style", vae.placeholder(z_class), z_class=z_class)
     return -prior.log_prob(style).mean()
-
-
-class PlainProgress(pl.Callback):
-    """One line an epoch, for logs and pipes."""
-
-    def __init__(self) -> None:
-        self.started = time.monotonic()
-
-    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Prints the epoch before: only now are its means known."""
-        if trainer.current_epoch and "validation/loss" in trainer.callback_metrics:
-            self._line(trainer, trainer.current_epoch)
-
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Prints the last epoch."""
-        self._line(trainer, trainer.current_epoch)
-
-    def _line(self, trainer: pl.Trainer, epoch: int) -> None:
-        if not trainer.is_global_zero:
-            return
-        got = trainer.callback_metrics
-        names = [name for name in got if name.startswith("train/") and name.endswith("loss")]
-        names = [name for name in names if name != "train/label_loss"][-1:]
-        names += ["validation/loss", "validation/accuracy"]
-        numbers = "  ".join(f"{name} {float(got[name]):.4g}" for name in names if name in got)
-        seconds = time.monotonic() - self.started
-        sys.stdout.write(f"epoch {epoch}/{trainer.max_epochs}  {numbers}  {seconds:.0f} s\n")
-        sys.stdout.flush()
-
-
-@singledispatch
-def lightning_module(
-    model: object, objective: nn.Module | None, recipe: Recipe | None, seed: int
-) -> pl.LightningModule:
-    """The training of one family of models; another family registers its own."""
-    raise TypeError(f"cannot fit {type(model).__name__}: expected an svae.SVAE")
-
-
-@lightning_module.register
-def _(
-    model: SVAE, objective: SupervisedELBO | None, recipe: Recipe | None, seed: int
-) -> SVAEModule:
-    return SVAEModule(model, objective, recipe, seed)
-
-
-def fit(
-    model: nn.Module,
-    data: object,
-    *,
-    objective: nn.Module | None = None,
-    recipe: Recipe | None = None,
-    seed: int = 0,
-    out: str | Path | None = None,
-    resume: bool = False,
-    **trainer: Any,
-) -> Path | None:
-    """Trains ``model`` and leaves the best weights by validation in it, in evaluation mode.
-
-    Args:
-        model: What to train, for example an :class:`svae.SVAE`.
-        data: Data module, torch Dataset of (x, y), or a tuple (x, y) of tensors.
-        objective: Terms and weights; the family's default if None.
-        recipe: Learning rates and phases.
-        seed: Orders of the batches and noise of every step.
-        out: Folder for ``checkpoints/`` and ``logs/`` (CSV and TensorBoard); nothing is kept
-            if None.
-        resume: Go on from ``out/checkpoints/last.ckpt`` where there is one.
-        trainer: Keywords of :class:`pytorch_lightning.Trainer`, such as ``max_epochs=10``,
-            ``accelerator="gpu"``, ``devices=2`` or ``precision="bf16-mixed"``.
-
-    Returns:
-        The folder of the logs, or None.
-
-    Raises:
-        ValueError: If the data do not fit the model, or ``resume`` has no ``out``.
-        NonFiniteLoss: At the first NaN or infinity; checkpoints stay.
-    """
-    module_data = as_data(data, seed=seed)
-    if resume and out is None:
-        raise ValueError("resume=True needs out=, the folder of the interrupted run")
-    module = lightning_module(model, objective, recipe, seed)
-    with TemporaryDirectory() as scratch:
-        folder = Path(scratch if out is None else out)
-        with quiet():
-            runner = pl.Trainer(**trainer_settings(folder, trainer, keep=out is not None))
-        run(runner, module, module_data, folder, resume)
-        log_dir = runner.loggers[0].log_dir if runner.loggers else None
-    return None if log_dir is None else Path(log_dir)
-
-
-def trainer_settings(folder: Path, wanted: Mapping[str, Any], keep: bool = True) -> dict[str, Any]:
-    """Keywords of a Trainer: ours, overridden by ``wanted``, with our callbacks added.
-
-    Args:
-        folder: Where ``checkpoints/`` and ``logs/`` go.
-        wanted: Keywords that were asked for.
-        keep: Whether there are logs.
-    """
-    bar = sys.stdout.isatty()
-    settings: dict[str, Any] = {
-        "max_epochs": 10,
-        "gradient_clip_val": 100.0,
-        "use_distributed_sampler": False,  # our loaders know their rank
-        "enable_model_summary": False,
-        "num_sanity_val_steps": 0,
-        "enable_progress_bar": bar,
-        "logger": False,
-    }
-    if keep:
-        csv = CSVLogger(folder, name="logs")
-        settings["logger"] = [csv, TensorBoardLogger(folder, name="logs", version=csv.version)]
-    settings |= {name: value for name, value in wanted.items() if value is not None}
-    if (strategy := _strategy(settings)) is not None:
-        settings["strategy"] = strategy
-    callbacks = settings.get("callbacks") or []
-    callbacks = list(callbacks) if isinstance(callbacks, Sequence) else [callbacks]
-    callbacks.append(
-        RichProgressBar() if settings["enable_progress_bar"] and bar else PlainProgress()
-    )
-    # The best first: the last holds its place. `save_last` writes only when the best improves.
-    for name, monitor in (("best", "validation/loss"), ("last", None)):
-        checkpoint = ModelCheckpoint(
-            folder / "checkpoints",
-            filename=name,
-            monitor=monitor,
-            save_on_train_epoch_end=True,
-            enable_version_counter=False,
-        )
-        callbacks.append(checkpoint)
-    return {**settings, "callbacks": callbacks}
-
-
-def _strategy(settings: Mapping[str, Any]) -> Any:
-    """The strategy of a Trainer; among several processes one that bears parts without gradient.
-
-    In either phase of :class:`SVAEModule` the other phase's parameters have none, and plain DDP
-    waits for them forever.
-    """
-    strategy = settings.get("strategy")
-    if strategy in ("ddp", "ddp_spawn", "ddp_fork", "ddp_notebook"):
-        return f"{strategy}_find_unused_parameters_true"
-    if strategy not in (None, "auto"):
-        return strategy
-    devices = settings.get("devices", "auto")
-    several = settings.get("num_nodes", 1) > 1
-    if isinstance(devices, list | tuple):
-        several |= len(devices) > 1
-    elif str(devices) in ("auto", "-1"):
-        on_gpu = settings.get("accelerator", "auto") in ("auto", "gpu", "cuda")
-        several |= on_gpu and torch.cuda.device_count() > 1
-    else:  # "0,1" is a list of devices, "2" and 2 are a number of them
-        several |= "," in str(devices) or int(devices) > 1
-    return "ddp_find_unused_parameters_true" if several else strategy
-
-
-def run(
-    trainer: pl.Trainer,
-    module: pl.LightningModule,
-    data: pl.LightningDataModule,
-    folder: Path,
-    resume: bool = False,
-) -> None:
-    """Fits, from the last checkpoint if asked, and leaves the best weights in the module."""
-    last = folder / "checkpoints" / "last.ckpt"
-    if resume and not last.is_file():
-        _logger.warning("nothing to resume: there is no %s, so training starts afresh", last)
-        resume = False
-    module.train()  # Lightning takes the mode as it is: that of evaluation after an earlier fit
-    with quiet():
-        try:
-            trainer.fit(module, data, ckpt_path=str(last) if resume else None, weights_only=True)
-        except (RuntimeError, UnpicklingError, EOFError, KeyError) as error:
-            if not resume or trainer.global_step:
-                raise
-            raise ValueError(
-                f"cannot resume from {last}: it is damaged or belongs to another architecture "
-                f"({error}). Train without resuming, or with the settings it was written with."
-            ) from error
-    best = _checkpoints(trainer)[0].best_model_path
-    if best and Path(best).is_file():
-        state = torch.load(best, map_location="cpu", weights_only=True)
-        module.load_state_dict(state["state_dict"])
-    trainer.strategy.barrier()  # nobody removes the file while another process reads it
-    module.eval()
 
 
 def _check_against(vae: SVAE, data: Any) -> None:
@@ -594,27 +388,3 @@ def _mixed(*numbers: int) -> int:
         mixed = (mixed * 6364136223846793005 + number + 1442695040888963407) % 2**64
         mixed ^= mixed >> 29
     return mixed % 2**63
-
-
-def _checkpoints(trainer: pl.Trainer) -> list[ModelCheckpoint]:
-    return [c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint)]
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Silences what Lightning says about choices that are made here on purpose."""
-    loggers = [
-        logging.getLogger(f"{_LIGHTNING}.utilities.rank_zero"),
-        logging.getLogger(_LIGHTNING),
-    ]
-    levels = [logger.level for logger in loggers]
-    with warnings.catch_warnings():
-        for message in _EXPECTED:
-            warnings.filterwarnings("ignore", message)
-        for logger in loggers:
-            logger.setLevel(logging.WARNING)
-        try:
-            yield
-        finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)

@@ -1,0 +1,33 @@
+"""Training of everything that can be trained, on pytorch_lightning's Trainer.
+
+A supervised VAE is trained in two phases of one run. First the model and guide learn with a
+standard normal prior on the style code; then they are held and the style flow is fitted to the
+codes by maximum likelihood. With ``Recipe(joint=True)`` the flow is learned from the start, and
+the second phase only improves it.
+"""
+
+from svae.training.fitting import fit, lightning_module
+from svae.training.running import PlainProgress, quiet, run, trainer_settings
+from svae.training.supervised import (
+    CollapsedBlock,
+    NonFiniteLoss,
+    Recipe,
+    SVAEModule,
+    flow_loss,
+    one_cycle,
+)
+
+__all__ = [
+    "CollapsedBlock",
+    "NonFiniteLoss",
+    "PlainProgress",
+    "Recipe",
+    "SVAEModule",
+    "fit",
+    "flow_loss",
+    "lightning_module",
+    "one_cycle",
+    "quiet",
+    "run",
+    "trainer_settings",
+]
