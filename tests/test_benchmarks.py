@@ -39,6 +39,18 @@ def test_finished_runs_are_taken_from_their_folder(tmp_path: Path) -> None:
     assert found == {"test_accuracy": 0.5}
 
 
+def test_what_was_not_run_is_said_to_be_missing(tmp_path: Path) -> None:
+    run = core.run("experiments/mnist_svae.py", "mnist", "best", 0, tmp_path, start=False)
+    assert run is None
+    claim = core.claim("best.accuracy", "accuracy", ">= 0.9", [])
+    assert claim["measured"] is None
+    assert claim["why"] == "not run yet"
+
+
+def test_of_times_the_fastest_run_counts() -> None:
+    assert core.claim("seconds", "seconds", "<= 720", [900.0, 500.0])["measured"] == 500.0
+
+
 def test_evidence_says_where_it_comes_from() -> None:
     found = core.evidence("python benchmarks/core.py", [])
     assert found["command"] == "python benchmarks/core.py"
