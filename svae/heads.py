@@ -29,9 +29,6 @@ class Head(nn.Module, ABC):
     Attributes:
         n_class: Number of class dims.
         n_classes: Number of classes.
-        label_site: Whether the site ``y`` itself holds log p(y given z_class). Where the label
-            comes first, it holds the constant log p(y), and log p(y given z_class) follows by
-            Bayes' rule.
     """
 
     n_class: int
