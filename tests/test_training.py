@@ -215,9 +215,13 @@ def test_joint_training_moves_everything() -> None:
 
 
 @pytest.mark.parametrize(
-    "step", [15, 22, 46], ids=["first-phase", "second-phase-not-yet-saved", "second-phase"]
+    "step",
+    [4, 15, 22, 46],
+    ids=["first-epoch", "first-phase", "second-phase-not-yet-saved", "second-phase"],
 )
-def test_a_resumed_run_equals_an_uninterrupted_one(step: int, tmp_path: Path) -> None:
+def test_a_resumed_run_equals_an_uninterrupted_one(
+    step: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     settings: dict[str, Any] = {"max_epochs": 5, "recipe": Recipe(flow_share=0.6), "seed": 3}
 
     def spoil(module: SVAEModule) -> None:
@@ -231,6 +235,9 @@ def test_a_resumed_run_equals_an_uninterrupted_one(step: int, tmp_path: Path) ->
     assert whole.scores[2] < whole.scores[3]
     with pytest.raises(SystemExit):
         fit(small(), callbacks=[At(step, interrupt), worse], out=tmp_path / "cut", **settings)
+    last = tmp_path / "cut" / "checkpoints" / "last.ckpt"
+    assert f"interrupted in epoch {step // 10 + 1} of 5" in caplog.text
+    assert f"with resume goes on from {last}" in caplog.text
     rest, resumed = Diary(), small(seed=9)  # its initial weights must not matter
     fit(resumed, callbacks=[rest, worse], out=tmp_path / "cut", resume=True, **settings)
     first = step - step % 10 + 1

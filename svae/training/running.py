@@ -15,15 +15,47 @@ import torch
 from pytorch_lightning.callbacks import ModelCheckpoint, RichProgressBar
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 
-__all__ = ["PlainProgress", "checkpoints", "quiet", "run", "trainer_settings"]
+__all__ = ["PlainProgress", "Resumable", "checkpoints", "quiet", "run", "trainer_settings"]
 
 _logger = logging.getLogger("svae")
 _LIGHTNING = "pytorch_lightning"
+LAST = "last.ckpt"
 _EXPECTED = (
     "Checkpoint directory .* exists and is not empty",
     "The number of training batches .* is smaller than the logging interval",
     ".*isinstance.treespec, LeafSpec.. is deprecated",
 )
+
+
+class Resumable(pl.Callback):
+    """Leaves something to resume from, whenever a run is interrupted.
+
+    An epoch's end writes ``last.ckpt``; before the first one there is what this callback writes,
+    the initial weights.
+
+    Args:
+        path: The checkpoint that resuming reads.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Writes the first checkpoint."""
+        if not trainer.global_step:
+            trainer.save_checkpoint(self.path)
+
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+    ) -> None:
+        """Says where an interrupted run can be taken up."""
+        if isinstance(exception, KeyboardInterrupt) and self.path.is_file():
+            _logger.warning(
+                "interrupted in epoch %d of %s; the same with resume goes on from %s",
+                trainer.current_epoch + 1,
+                trainer.max_epochs,
+                self.path,
+            )
 
 
 class PlainProgress(pl.Callback):
@@ -60,7 +92,7 @@ def trainer_settings(folder: Path, wanted: Mapping[str, Any], keep: bool = True)
     Args:
         folder: Where ``checkpoints/`` and ``logs/`` go.
         wanted: Keywords that were asked for.
-        keep: Whether there are logs.
+        keep: Whether logs and checkpoints outlive the run.
     """
     bar = sys.stdout.isatty()
     settings: dict[str, Any] = {
@@ -93,6 +125,8 @@ def trainer_settings(folder: Path, wanted: Mapping[str, Any], keep: bool = True)
             enable_version_counter=False,
         )
         callbacks.append(checkpoint)
+    if keep:
+        callbacks.append(Resumable(folder / "checkpoints" / LAST))
     return {**settings, "callbacks": callbacks}
 
 
@@ -127,7 +161,7 @@ def run(
     resume: bool = False,
 ) -> None:
     """Fits, from the last checkpoint if asked, and leaves the best weights in the module."""
-    last = folder / "checkpoints" / "last.ckpt"
+    last = folder / "checkpoints" / LAST
     if resume and not last.is_file():
         _logger.warning("nothing to resume: there is no %s, so training starts afresh", last)
         resume = False
