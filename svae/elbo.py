@@ -31,6 +31,7 @@ from svae.sites import LATENT, log_joint_of
 
 __all__ = ["SupervisedELBO", "active_units", "evidence", "without_flow"]
 
+TERMS = ("x", *LATENT, "label", "y")
 ACTIVE = 0.01  # variance over examples of a posterior mean, above which a unit is active
 
 Stochastic = Callable[..., Any]
@@ -121,15 +122,19 @@ class SupervisedELBO(nn.Module):
             raise ValueError(f"free_bits knows the blocks {LATENT}, got {sorted(self.free_bits)}")
         self.warm_up, self.particles, self.analytic = warm_up, particles, analytic
         self.penalties = nn.ModuleList(penalties)
+        names = [penalty.name for penalty in penalties]
+        if len(set(names)) < len(names):
+            raise ValueError(f"every penalty may stand once, as its name names its term: {names}")
 
     def weights(self, step: int | None = None) -> dict[str, float]:
-        """Weight of every term at a training step; the final ones if None."""
+        """Weight of every term and penalty at a training step; the final ones if None."""
         ramp = 1.0 if step is None or not self.warm_up else min(1.0, step / self.warm_up)
         scales = {
             name: weight * (ramp if name in LATENT else 1.0)
             for name, weight in self.scales.items()
         }
-        return {"x": 1.0, **scales, "y": 1.0}
+        penalties = {p.name: p.weight for p in self.penalties if isinstance(p, Penalty)}
+        return {"x": 1.0, **scales, "y": 1.0, **penalties}
 
     def terms(
         self,
@@ -144,7 +149,7 @@ class SupervisedELBO(nn.Module):
         -log p(y given z_class), ``y`` is -log p(y) where the label is drawn first and 0 elsewhere.
         """
         terms = self._terms(model, guide, x, y)[0]
-        return {name: terms[name] for name in ("x", *LATENT, "label", "y")}
+        return {name: terms[name] for name in TERMS}
 
     def _terms(
         self, model: Stochastic, guide: Stochastic, x: Tensor, y: Tensor
@@ -194,7 +199,7 @@ class SupervisedELBO(nn.Module):
         vae: SVAE,
         x: Float[Tensor, "batch *event"],
         y: Int[Tensor, " batch"],
-        step: int | None = None,
+        weights: Mapping[str, float | Tensor] | None = None,
     ) -> tuple[Tensor, Terms]:
         """The loss, a scalar in nats per example, and its unweighted terms as batch means.
 
@@ -205,12 +210,12 @@ class SupervisedELBO(nn.Module):
             vae: Model and guide.
             x: Inputs.
             y: Labels.
-            step: Training step, for the warm-up; the final weights if None.
+            weights: What :meth:`weights` gives for a training step; the final ones if None.
         """
         terms, drawn, made = self._terms(vae.model, vae.guide, x, y)
         means = {name: term.mean() for name, term in terms.items()}
-        weights = self.weights(step)
-        loss = torch.stack([weights[name] * means[name] for name in weights]).sum()
+        weights = self.weights() if weights is None else weights
+        loss = torch.stack([weights[name] * means[name] for name in TERMS]).sum()
         for name in LATENT:
             means[f"active_{name}"] = active_units(_distribution(drawn, name).mean)
         if self.penalties:
@@ -222,7 +227,7 @@ class SupervisedELBO(nn.Module):
                 assert isinstance(penalty, Penalty)
                 value = penalty(vae, x, y, latent)
                 means[penalty.name] = value
-                loss = loss + penalty.weight * value
+                loss = loss + weights[penalty.name] * value
         return loss, means
 
 

@@ -9,12 +9,14 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import torch
 import torch.distributed
 from jaxtyping import Float
 from torch import Tensor, nn
 from zuko.flows.coupling import GeneralCouplingTransform
+from zuko.flows.gaussianization import ElementWiseTransform
 from zuko.transforms import MonotonicAffineTransform
 
 from svae.saving import Described
@@ -64,6 +66,18 @@ class ActNorm(Described, Bijection):
         self.log_scale = nn.Parameter(torch.zeros(features))
         self.initialised: Tensor
         self.register_buffer("initialised", torch.tensor(False))
+        self._known_initialised = False  # asking the buffer waits for an accelerator
+
+    @property
+    def needs_data(self) -> bool:
+        """Whether the first batch in training mode is still to come."""
+        if not self._known_initialised:
+            self._known_initialised = bool(self.initialised)
+        return not self._known_initialised
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        self._known_initialised = bool(self.initialised)
 
     @torch.no_grad()
     def initialise(self, x: Float[Tensor, "*batch D"]) -> None:
@@ -76,11 +90,12 @@ class ActNorm(Described, Bijection):
             variance = _over_processes((flat - loc).square().sum(0)) / (n - 1)
             self.log_scale.copy_(variance.sqrt().clamp(min=self.min_scale).log())
         self.initialised.fill_(True)
+        self._known_initialised = True
 
     def forward(
         self, x: Float[Tensor, "*batch D"], context: Float[Tensor, "*batch C"] | None = None
     ) -> Pair:
-        if self.training and not self.initialised:
+        if self.training and self.needs_data:
             self.initialise(x)
         log_det = -self.log_scale.sum().expand(x.shape[:-1])
         return (x - self.loc) * (-self.log_scale).exp(), log_det
@@ -141,7 +156,7 @@ class Coupling(Described, Bijection):
         features: Number of features :math:`D`.
         context: Number of context features :math:`C`; 0 makes the map unconditional.
         hidden: Widths of the conditioner's hidden layers.
-        flip: Whether the odd instead of the even features are transformed.
+        flip: Whether the first instead of the second half of the features is transformed.
         max_log_scale: Bound on :math:`|s|`, in nats per feature.
 
     Example:
@@ -159,11 +174,12 @@ class Coupling(Described, Bijection):
         max_log_scale: float = 3.0,
     ) -> None:
         super().__init__()
-        mask = torch.arange(features) % 2 == (0 if flip else 1)
+        self.flip, self.first = flip, (features + 1) // 2
+        kept = (torch.arange(features) < self.first) ^ flip
         self.transform = GeneralCouplingTransform(
             features,
             context,
-            mask,  # pyright: ignore[reportArgumentType]
+            kept,  # pyright: ignore[reportArgumentType]
             univariate=partial(MonotonicAffineTransform, slope=math.exp(-max_log_scale)),
             hidden_features=tuple(hidden),
             activation=nn.SiLU,
@@ -177,12 +193,32 @@ class Coupling(Described, Bijection):
     def forward(
         self, x: Float[Tensor, "*batch D"], context: Float[Tensor, "*batch C"] | None = None
     ) -> Pair:
-        return self.transform(context).call_and_ladj(x)
+        if isinstance(self.transform, ElementWiseTransform):
+            return self.transform(context).call_and_ladj(x)
+        kept, changed = self._split(x)
+        changed, log_det = self._given(kept, context).call_and_ladj(changed)
+        return self._merge(kept, changed), log_det
 
     def inverse(
         self, y: Float[Tensor, "*batch D"], context: Float[Tensor, "*batch C"] | None = None
     ) -> Pair:
-        return self.transform(context).inv.call_and_ladj(y)
+        if isinstance(self.transform, ElementWiseTransform):
+            return self.transform(context).inv.call_and_ladj(y)
+        kept, changed = self._split(y)
+        changed, log_det = self._given(kept, context).inv.call_and_ladj(changed)
+        return self._merge(kept, changed), log_det
+
+    def _given(self, kept: Tensor, context: Tensor | None) -> Any:
+        return self.transform.meta(context, kept)  # pyright: ignore
+
+    # Slices of halves, where zuko's own chain looks for the features of its mask in every call: a
+    # shape that depends on data can neither be compiled nor replayed on an accelerator.
+    def _split(self, x: Tensor) -> Pair:
+        first, second = x[..., : self.first], x[..., self.first :]
+        return (second, first) if self.flip else (first, second)
+
+    def _merge(self, kept: Tensor, changed: Tensor) -> Tensor:
+        return torch.cat([changed, kept] if self.flip else [kept, changed], dim=-1)
 
 
 class ConditionalFlow(Described, Bijection):

@@ -6,12 +6,12 @@ inside a plate over the batch. The classes here are ready-made ones.
 
 import pyro
 import pyro.distributions as dist
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
 from svae.latent import LatentSplit
+from svae.nets import full_precision
 from svae.saving import Described
 
 __all__ = ["MeanFieldGuide"]
@@ -52,11 +52,8 @@ class MeanFieldGuide(Described, nn.Module):
         x: Float[Tensor, "batch *event"],
         y: Int[Tensor, " batch"] | None = None,
     ) -> None:
-        # Log-densities lose their digits in half precision.
-        loc, raw_scale = self.parameters_of(self.encoder(x)).float().chunk(2, -1)
+        loc, raw_scale = full_precision(self.parameters_of(self.encoder(x))).chunk(2, -1)
         scale = functional.softplus(raw_scale) + self.min_scale
-        if x.dtype == torch.float64:
-            loc, scale = loc.double(), scale.double()
         loc, scale = self.split.split(loc), self.split.split(scale)
         with pyro.plate("batch", len(x)):
             pyro.sample("z_class", dist.Normal(loc.z_class, scale.z_class).to_event(1))

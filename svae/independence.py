@@ -6,7 +6,7 @@ Each is a module with a ``name`` and a ``weight``; its value is added to the los
 """
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from jaxtyping import Float, Int
@@ -44,18 +44,6 @@ class Penalty(nn.Module, ABC):
         """The penalty of one batch; ``latent`` holds posterior samples."""
 
 
-class _Reverse(torch.autograd.Function):
-    """Identity forward, negated gradient backward."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        return x.view_as(x)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Tensor:
-        return -grads[0]
-
-
 class AdversarialProbe(Penalty):
     """A probe reads y from ``z_nuisance`` through reversed gradients.
 
@@ -84,8 +72,8 @@ class AdversarialProbe(Penalty):
     def forward(
         self, vae: "SVAE", x: Tensor, y: Int[Tensor, " batch"], latent: Latent
     ) -> Float[Tensor, ""]:
-        reversed_nuisance = _Reverse.apply(latent.z_nuisance)
-        assert isinstance(reversed_nuisance, Tensor)
+        z = latent.z_nuisance
+        reversed_nuisance = 2 * z.detach() - z  # z itself, with the gradient of -z
         return functional.cross_entropy(self.probe(reversed_nuisance), y)
 
 
@@ -109,13 +97,9 @@ class ClassConditionalMMD(Penalty):
         self, vae: "SVAE", x: Tensor, y: Int[Tensor, " batch"], latent: Latent
     ) -> Float[Tensor, ""]:
         z = latent.z_nuisance
-        prior = torch.randn_like(z)
-        total = z.new_zeros(())
-        for k in y.unique():
-            of_class = z[y == k]
-            if len(of_class) > 1:
-                total = total + len(of_class) / len(z) * mmd(of_class, prior)
-        return total
+        # All classes in one product, as no shape may depend on the labels in a compiled step.
+        members = functional.one_hot(y, vae.n_classes).to(z.dtype)
+        return mmd_by_class(z, members, torch.randn_like(z))
 
 
 class HSIC(Penalty):
@@ -154,12 +138,30 @@ class SwapCycle(Penalty):
         return functional.cross_entropy(vae.predict(vae.decode(swapped)), y)
 
 
+def mmd_by_class(
+    z: Float[Tensor, "n dims"], members: Float[Tensor, "n classes"], b: Float[Tensor, "m dims"]
+) -> Float[Tensor, ""]:
+    """Mean over examples of :func:`mmd` of the class of each and ``b``.
+
+    Args:
+        z: Codes.
+        members: 1 where a code belongs to a class. A class with fewer than two counts nothing.
+        b: The sample that every class is compared with.
+    """
+    n, m = members.sum(0), len(b)
+    counts = n > 1
+    within, between = _kernel(z, z), _kernel(z, b)
+    pairs = torch.einsum("ik,ij,jk->k", members, within, members)
+    own = (pairs - within.diagonal() @ members) / (n * (n - 1)).clamp(min=1)
+    kernel_b = _kernel(b, b)
+    within_b = (kernel_b.sum() - kernel_b.diagonal().sum()) / (m * (m - 1))
+    across = (members * between.mean(1, keepdim=True)).sum(0) / n.clamp(min=1)
+    return torch.where(counts, n * (own + within_b - 2 * across), 0).sum() / len(z)
+
+
 def mmd(a: Float[Tensor, "n dims"], b: Float[Tensor, "m dims"]) -> Float[Tensor, ""]:
     """Unbiased squared maximum mean discrepancy of two samples."""
-    n, m = len(a), len(b)
-    within_a = (_kernel(a, a).sum() - n * _kernel(a[:1], a[:1]).sum()) / (n * (n - 1))
-    within_b = (_kernel(b, b).sum() - m * _kernel(b[:1], b[:1]).sum()) / (m * (m - 1))
-    return within_a + within_b - 2 * _kernel(a, b).mean()
+    return mmd_by_class(a, a.new_ones(len(a), 1), b)
 
 
 def hsic(z: Float[Tensor, "n dims"], y: Int[Tensor, " n"]) -> Float[Tensor, ""]:

@@ -14,6 +14,7 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 from torch.nn import functional
 
+from svae.nets import full_precision
 from svae.saving import Described
 
 __all__ = ["Bernoulli", "ContinuousBernoulli", "Gaussian", "Likelihood"]
@@ -47,7 +48,9 @@ class Bernoulli(Described, Likelihood):
 
     def forward(self, output: Tensor, event_dims: int = 3) -> TorchDistributionMixin:
         # Validation of the support would reject grey values.
-        return dist.Bernoulli(logits=output.float(), validate_args=False).to_event(event_dims)
+        return dist.Bernoulli(logits=full_precision(output), validate_args=False).to_event(
+            event_dims
+        )
 
 
 class ContinuousBernoulli(Described, Likelihood):
@@ -59,7 +62,7 @@ class ContinuousBernoulli(Described, Likelihood):
     """
 
     def forward(self, output: Tensor, event_dims: int = 3) -> TorchDistributionMixin:
-        return dist.ContinuousBernoulli(logits=output.float()).to_event(event_dims)
+        return dist.ContinuousBernoulli(logits=full_precision(output)).to_event(event_dims)
 
 
 class Gaussian(Described, Likelihood):
@@ -84,7 +87,7 @@ class Gaussian(Described, Likelihood):
     def forward(
         self, output: Float[Tensor, "*batch_and_event"], event_dims: int = 3
     ) -> TorchDistributionMixin:
-        output = output.float()
+        output = full_precision(output)
         loc = functional.sigmoid(output) if self.bounded else output
         # A floor keeps a perfect reconstruction from driving the density to infinity.
         scale = self.log_scale.exp().clamp(min=1e-3).expand_as(loc)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from svae.saving import Described
 
-__all__ = ["MLP", "ConvDecoder", "ConvEncoder", "MLPDecoder", "MLPEncoder"]
+__all__ = ["MLP", "ConvDecoder", "ConvEncoder", "MLPDecoder", "MLPEncoder", "full_precision"]
 
 SMALLEST, LARGEST = 8, 128
 
@@ -193,3 +193,8 @@ class ConvDecoder(Described, nn.Module):
 
 def _conv(layer: nn.Conv2d | nn.ConvTranspose2d) -> list[nn.Module]:
     return [layer, nn.BatchNorm2d(layer.out_channels), nn.SiLU()]
+
+
+def full_precision(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """Half precision, in which log-densities lose their digits, becomes single; double stays."""
+    return x if x.dtype == torch.float64 else x.float()

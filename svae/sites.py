@@ -119,8 +119,8 @@ def log_joint_of(
     own = getattr(model, "log_joint", None)
     if own is not None:
         return own(z_class)
-    classes = site(model, "y", x, z_class=z_class).enumerate_support(expand=False).flatten()
-    rows = [_log_prior(model, x, z_class, int(k)) for k in classes]
+    n_classes = len(site(model, "y", x, z_class=z_class).enumerate_support(expand=False))
+    rows = [_log_prior(model, x, z_class, k) for k in range(n_classes)]
     return torch.stack(rows, dim=-1)
 
 

@@ -17,6 +17,7 @@ from svae.independence import (
     SwapCycle,
     hsic,
     mmd,
+    mmd_by_class,
 )
 from svae.latent import Latent, LatentSplit
 from svae.models import SVAE
@@ -48,6 +49,32 @@ def test_mmd_is_unbiased(shift: float) -> None:
     assert bool((found < 0).any())
 
 
+def test_mmd_is_the_mean_over_pairs() -> None:
+    a, b = torch.randn(3, 2, dtype=torch.float64), torch.randn(4, 2, dtype=torch.float64)
+
+    def kernel(u: Tensor, v: Tensor) -> Tensor:
+        squared = (u - v).square().sum() / 4
+        return sum(((-squared / s).exp() for s in (0.25, 1, 4)), torch.zeros(())) / 3
+
+    def mean(first: Tensor, second: Tensor, distinct: bool) -> Tensor:
+        values = [
+            kernel(u, v)
+            for i, u in enumerate(first)
+            for j, v in enumerate(second)
+            if not distinct or i != j
+        ]
+        return torch.stack(values).mean()
+
+    wanted = mean(a, a, True) + mean(b, b, True) - 2 * mean(a, b, False)
+    torch.testing.assert_close(mmd(a, b), wanted)
+
+
+def test_classes_are_weighed_by_their_numbers() -> None:
+    z, b, y = torch.randn(9, 3), torch.randn(6, 3), torch.tensor([0, 0, 0, 0, 0, 1, 1, 2, 1])
+    wanted = (5 * mmd(z[y == 0], b) + 3 * mmd(z[y == 1], b)) / 9
+    torch.testing.assert_close(mmd_by_class(z, functional.one_hot(y).float(), b), wanted)
+
+
 def test_class_conditional_mmd_sees_a_class_that_moved() -> None:
     vae, x, y, latent = some(1200)
     penalty = ClassConditionalMMD()
@@ -62,7 +89,7 @@ def test_class_conditional_mmd_sees_a_class_that_moved() -> None:
 
 
 def test_a_class_with_one_example_is_left_out() -> None:
-    vae, x, _, latent = some(5)
+    vae, x, _, latent = some(5, 5)
     found = ClassConditionalMMD()(vae, x, torch.arange(5), latent)
     assert float(found) == 0
 

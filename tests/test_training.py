@@ -288,7 +288,7 @@ class Bomb(Penalty):
 def test_the_first_nan_stops_and_checkpoints_stay(value: float, tmp_path: Path) -> None:
     objective = SupervisedELBO(penalties=[Bomb(14, value)])
     message = rf"^bomb = {value} in batch 3 of epoch 1 \(step 13\).*learning rate.*best\.ckpt"
-    with pytest.raises(NonFiniteLoss, match=message):
+    with pyro.validation_enabled(True), pytest.raises(NonFiniteLoss, match=message):
         fit(small(), objective=objective, out=tmp_path, max_epochs=4)
     for name in ("best", "last"):
         state = torch.load(tmp_path / "checkpoints" / f"{name}.ckpt", weights_only=True)
@@ -298,7 +298,8 @@ def test_the_first_nan_stops_and_checkpoints_stay(value: float, tmp_path: Path) 
 
 def test_a_nan_from_the_last_step_of_an_epoch_is_not_saved(tmp_path: Path) -> None:
     objective = SupervisedELBO(penalties=[Bomb(20, gradient=True)])
-    with pytest.raises(NonFiniteLoss, match="nan in validation batch 0 of epoch 1"):
+    stopped = pytest.raises(NonFiniteLoss, match="nan in validation batch 0 of epoch 1")
+    with pyro.validation_enabled(True), stopped:
         fit(small(), objective=objective, out=tmp_path, max_epochs=4)
     state = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
     assert state["global_step"] == 10
@@ -308,7 +309,8 @@ def test_a_nan_in_the_flow_is_named() -> None:
     def spoil(module: SVAEModule) -> None:
         next(module._flows.parameters()).data.fill_(math.nan)
 
-    with pytest.raises(NonFiniteLoss, match="flow_loss = nan in batch 4 of epoch 1"):
+    stopped = pytest.raises(NonFiniteLoss, match="flow_loss = nan in batch 4 of epoch 1")
+    with pyro.validation_enabled(True), stopped:
         fit(small(), callbacks=At(14, spoil))
 
 

@@ -165,7 +165,8 @@ class BatchLoader:
 
     def __iter__(self) -> Iterator[Batch]:
         # The body runs at the first `next`, after Lightning has set the epoch.
-        epoch, order = self.epoch, self.order(self.epoch)
+        # The order goes to the data's device once, not a piece of it for every batch.
+        epoch, order = self.epoch, self.order(self.epoch).to(self.data.x.device)
         rank, world_size = self.shard
         start = 0
         if self._resume is not None and self._resume[0] == epoch:

@@ -3,7 +3,7 @@
 from functools import singledispatch
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Literal
 
 import pytorch_lightning as pl
 from torch import nn
@@ -11,15 +11,20 @@ from torch import nn
 from svae.data import as_data
 from svae.elbo import SupervisedELBO
 from svae.models import SVAE
+from svae.training.recipe import Recipe
 from svae.training.running import quiet, run, trainer_settings
-from svae.training.supervised import Recipe, SVAEModule
+from svae.training.supervised import SVAEModule
 
 __all__ = ["fit", "lightning_module"]
 
 
 @singledispatch
 def lightning_module(
-    model: object, objective: nn.Module | None, recipe: Recipe | None, seed: int
+    model: object,
+    objective: nn.Module | None,
+    recipe: Recipe | None,
+    seed: int,
+    compile: Literal["auto"] | bool = "auto",
 ) -> pl.LightningModule:
     """The training of one family of models; another family registers its own."""
     raise TypeError(f"cannot fit {type(model).__name__}: expected an svae.SVAE")
@@ -27,9 +32,13 @@ def lightning_module(
 
 @lightning_module.register
 def _(
-    model: SVAE, objective: SupervisedELBO | None, recipe: Recipe | None, seed: int
+    model: SVAE,
+    objective: SupervisedELBO | None,
+    recipe: Recipe | None,
+    seed: int,
+    compile: Literal["auto"] | bool = "auto",
 ) -> SVAEModule:
-    return SVAEModule(model, objective, recipe, seed)
+    return SVAEModule(model, objective, recipe, seed, compile)
 
 
 def fit(
@@ -41,6 +50,7 @@ def fit(
     seed: int = 0,
     out: str | Path | None = None,
     resume: bool = False,
+    compile: Literal["auto"] | bool = "auto",
     **trainer: Any,
 ) -> Path | None:
     """Trains ``model`` and leaves the best weights by validation in it, in evaluation mode.
@@ -54,6 +64,9 @@ def fit(
         out: Folder for ``checkpoints/`` and ``logs/`` (CSV and TensorBoard); nothing is kept
             if None.
         resume: Go on from ``out/checkpoints/last.ckpt`` where there is one.
+        compile: Whether a step runs from a compiled graph instead of through Pyro's handlers:
+            ``"auto"`` where the run is long enough to pay the compilation back, True always, False
+            never, for debugging. Results differ by rounding only.
         trainer: Keywords of :class:`pytorch_lightning.Trainer`, such as ``max_epochs=10``,
             ``accelerator="gpu"``, ``devices=2`` or ``precision="bf16-mixed"``.
 
@@ -67,7 +80,7 @@ def fit(
     module_data = as_data(data, seed=seed)
     if resume and out is None:
         raise ValueError("resume=True needs out=, the folder of the interrupted run")
-    module = lightning_module(model, objective, recipe, seed)
+    module = lightning_module(model, objective, recipe, seed, compile)
     with TemporaryDirectory() as scratch:
         folder = Path(scratch if out is None else out)
         with quiet():

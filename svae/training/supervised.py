@@ -1,26 +1,30 @@
 """Both phases of training a supervised VAE, as one Lightning module."""
 
-import math
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import pyro
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
+from svae.compilation import CompiledLoss, Loss, Values
 from svae.data import Batch, as_data
 from svae.data.batch import as_floats
 from svae.elbo import SupervisedELBO, active_units, without_flow
 from svae.models import SVAE
 from svae.priors import FlowPrior
 from svae.sites import draws, means, site
+from svae.training.recipe import Recipe, one_cycle
 from svae.training.running import checkpoints
+from svae.training.tally import NonFiniteLoss, Tally
 
-__all__ = ["CollapsedBlock", "NonFiniteLoss", "Recipe", "SVAEModule", "flow_loss", "one_cycle"]
+__all__ = ["CollapsedBlock", "SVAEModule", "flow_loss"]
 
+FUSED = ("cpu", "cuda")
+STEPS_THAT_PAY = 2000  # of a phase: about as many as win back the seconds of a compilation
 LOGGED = {
     "x": "distortion",
     "z_class": "rate_class",
@@ -35,52 +39,6 @@ class CollapsedBlock(UserWarning):
     """A latent block carries no information: none of its units is active."""
 
 
-class NonFiniteLoss(FloatingPointError):
-    """A term of the loss is NaN or infinite."""
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How an SVAE is optimised.
-
-    Args:
-        learning_rate: Peak of the one-cycle schedule of model and guide.
-        flow_learning_rate: The same for the style flow.
-        weight_decay: Of AdamW.
-        flow_share: Share of all steps that fit the style flow alone, after model and guide.
-        flow_batch_size: Codes per step of that second phase, which are cheap; over all processes.
-        joint: Whether the flow is the prior of the first phase too, trained with model and guide.
-        mean_share: Share of the codes that the flow is fitted to, in the second phase, at the
-            posterior mean instead of a posterior sample. It trades leakage of samples for leakage
-            of means: what is noise in one class need not be noise in another.
-
-    Raises:
-        ValueError: If a number is out of range.
-    """
-
-    learning_rate: float = 2e-3
-    flow_learning_rate: float = 2e-3
-    weight_decay: float = 1e-4
-    flow_share: float = 0.5
-    flow_batch_size: int = 512
-    joint: bool = False
-    mean_share: float = 0.0
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.flow_share < 1 or not 0 <= self.mean_share <= 1:
-            raise ValueError(
-                "flow_share must be at least 0 and below 1 and mean_share between 0 and 1, got "
-                f"{self.flow_share} and {self.mean_share}"
-            )
-        if min(self.learning_rate, self.flow_learning_rate) <= 0 or self.weight_decay < 0:
-            raise ValueError(
-                "learning rates must be positive and weight_decay at least 0, got "
-                f"{self.learning_rate}, {self.flow_learning_rate} and {self.weight_decay}"
-            )
-        if self.flow_batch_size < 2:
-            raise ValueError(f"flow_batch_size must be at least 2, got {self.flow_batch_size}")
-
-
 class SVAEModule(pl.LightningModule):
     """Both phases of training an :class:`svae.SVAE`.
 
@@ -92,6 +50,12 @@ class SVAEModule(pl.LightningModule):
         objective: Terms and weights.
         recipe: Learning rates and phases.
         seed: Seed of the noise.
+        compile: Whether the steps run from a compiled graph, see
+            :class:`svae.compilation.CompiledLoss`. ``"auto"`` does so where a phase has enough
+            steps to pay the compilation back; True does always, and False never, for debugging.
+
+    Raises:
+        ValueError: If ``compile`` is none of these.
     """
 
     def __init__(
@@ -100,8 +64,12 @@ class SVAEModule(pl.LightningModule):
         objective: SupervisedELBO | None = None,
         recipe: Recipe | None = None,
         seed: int = 0,
+        compile: Literal["auto"] | bool = "auto",
     ) -> None:
         super().__init__()
+        if compile not in ("auto", True, False):
+            raise ValueError(f'compile must be "auto", True or False, got {compile!r}')
+        self.compile_steps = compile
         self.vae = vae
         self.objective = objective or SupervisedELBO()
         self.recipe = recipe or Recipe()
@@ -113,8 +81,9 @@ class SVAEModule(pl.LightningModule):
         self._fitting_flow = False
         self._codes: tuple[Tensor, Tensor] | None = None
         self._codes_epoch = -1
-        self._sums: dict[str, Tensor] = {}
-        self._count = 0
+        self._losses: dict[bool, Loss] = {}
+        self._scheduled: tuple[tuple[float, ...], Tensor] | None = None
+        self._tally = Tally()
         self._seen: list[tuple[Tensor, Tensor]] = []
         self._scored_phase = 0
 
@@ -139,7 +108,11 @@ class SVAEModule(pl.LightningModule):
         if flow:
             parameters = list(self._flows.parameters())
             groups.append({"params": parameters, "lr": recipe.flow_learning_rate})
-        optimizer = torch.optim.AdamW(groups, weight_decay=recipe.weight_decay)
+        # Lightning refuses to clip gradients for a fused optimizer under mixed precision.
+        fused = "mixed" not in str(self.trainer.precision) and self.device.type in FUSED
+        optimizer = torch.optim.AdamW(
+            groups, weight_decay=recipe.weight_decay, fused=True if fused else None
+        )
 
         def first(step: int) -> float:
             return one_cycle(step / max(switch, 1))
@@ -173,7 +146,7 @@ class SVAEModule(pl.LightningModule):
 
     def on_train_epoch_start(self) -> None:
         """Starts the sums of an epoch."""
-        self._sums, self._count = {}, 0
+        self._tally = Tally()
         self._seed_augmentation()
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
@@ -197,6 +170,8 @@ class SVAEModule(pl.LightningModule):
     def _seed_augmentation(self) -> None:
         torch.manual_seed(_mixed(self.seed, self.global_step, self.global_rank, 1))
 
+    # Pyro's own validation stops at a NaN too, without saying in which term.
+    @pyro.validation_enabled(False)
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """One step of the phase that the run is in."""
         x, y = _labelled(batch)
@@ -205,20 +180,56 @@ class SVAEModule(pl.LightningModule):
             n_codes = len(self._codes[0])
             rows = torch.randint(n_codes, (self.recipe.flow_batch_size,), device=self.device)
             rows = rows[self.global_rank :: self.trainer.world_size]
-            loss = flow_loss(self.vae, *(block[rows] for block in self._codes))
-            values = {"flow_loss": loss}
+            inputs = [block[rows] for block in self._codes]
         else:
-            loss, terms = self.objective(self._first[0], x, y, self.global_step)
-            values = _named(loss, terms)
-        if not torch.isfinite(loss):
-            self._stop(values, f"batch {batch_idx}")
-        for name, value in values.items():
-            self._sums[name] = self._sums.get(name, 0.0) + value.detach()
-        self._count += 1
-        if (self.global_step + 1) % self.trainer.log_every_n_steps == 0:  # pyright: ignore
+            inputs = [x, y, self._weights(x)]
+        loss, values = self._loss(*inputs)
+        tally = self._tally
+        tally.add(values, self.global_step, batch_idx)
+        due = (self.global_step + 1) % self.trainer.log_every_n_steps == 0  # pyright: ignore
+        if due or self.device.type == "cpu":  # elsewhere a look at the values waits for them
+            self._stop_if_not_finite(tally)
+        if due:
             self.log_dict({f"step/{k}": v.detach() for k, v in values.items()}, batch_size=len(x))
-        self.log("loss", loss.detach(), prog_bar=True, logger=False, batch_size=len(x))
+            self.log("loss", loss.detach(), prog_bar=True, logger=False, batch_size=len(x))
         return loss
+
+    @property
+    def _loss(self) -> Loss:
+        """The loss of the phase, compiled where that was asked for or pays."""
+        flow = self.fitting_flow
+        if flow not in self._losses:
+            loss = self._flow_loss if flow else self._elbo_loss
+            total = int(self.trainer.estimated_stepping_batches)
+            n_steps = total - self.switch_step if flow else self.switch_step
+            if self.compile_steps is True or (
+                self.compile_steps == "auto" and n_steps >= STEPS_THAT_PAY
+            ):
+                parts = nn.ModuleDict({"vae": self.vae, "objective": self.objective})
+                loss = CompiledLoss(loss, parts, max_graphs=1, on_compiled=self._say_compiled)
+            self._losses[flow] = loss
+        return self._losses[flow]
+
+    def _elbo_loss(self, x: Tensor, y: Tensor, weights: Tensor) -> tuple[Tensor, Values]:
+        named = dict(zip(self.objective.weights(), weights.unbind(), strict=True))
+        loss, terms = self.objective(self._first[0], x, y, named)
+        return loss, _named(loss, terms)
+
+    def _flow_loss(self, z_class: Tensor, style: Tensor) -> tuple[Tensor, Values]:
+        loss = flow_loss(self.vae, z_class, style)
+        return loss, {"flow_loss": loss}
+
+    def _weights(self, x: Tensor) -> Tensor:
+        """The weights of the step as a tensor, copied to the device only when they change."""
+        weights = tuple(self.objective.weights(self.global_step).values())
+        if self._scheduled is None or self._scheduled[0] != weights:
+            dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
+            self._scheduled = weights, torch.tensor(weights, dtype=dtype, device=x.device)
+        return self._scheduled[1]
+
+    def _say_compiled(self, seconds: float) -> None:
+        what = "flow" if self.fitting_flow else "model and guide"
+        self.print(f"compiled the training step of the {what} in {seconds:.0f} s")
 
     @torch.no_grad()
     def _draw_codes(self) -> None:
@@ -246,9 +257,10 @@ class SVAEModule(pl.LightningModule):
 
     def on_train_epoch_end(self) -> None:
         """Logs the means of the epoch."""
-        for name, total in self._sums.items():
-            self.log(f"train/{name}", total / self._count, sync_dist=True, batch_size=1)
+        for name, mean in self._tally.means().items():
+            self.log(f"train/{name}", mean, sync_dist=True, batch_size=1)
 
+    @pyro.validation_enabled(False)
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """The objective under the prior of the phase, accuracy and active units."""
         x, y = _labelled(batch)
@@ -261,6 +273,7 @@ class SVAEModule(pl.LightningModule):
         values = _named(loss, terms)
         values = {k: v for k, v in values.items() if not k.startswith("active")}
         if not torch.isfinite(loss):  # the last step spoilt the weights: they must not be saved
+            self._stop_if_not_finite(self._tally)
             self._stop(values, f"validation batch {batch_idx}")
         values["accuracy"] = (logits.argmax(-1) == y).float().mean()
         for name, value in values.items():
@@ -316,15 +329,22 @@ class SVAEModule(pl.LightningModule):
                 self.load_state_dict(state["state_dict"])
                 return
 
-    def _stop(self, values: dict[str, Tensor], where: str) -> None:
+    def _stop_if_not_finite(self, tally: Tally) -> None:
+        found = tally.first_not_finite()
+        if found is not None:
+            values, step, batch_idx = found
+            self._stop(values, f"batch {batch_idx}", step)
+
+    def _stop(self, values: Values, where: str, step: int | None = None) -> None:
         bad = [name for name, value in values.items() if not torch.isfinite(value)]
         named = [name for name in bad if name != "loss"] or bad
         shown = ", ".join(f"{name} = {float(values[name].detach())}" for name in named)
         saved = [c.best_model_path for c in checkpoints(self.trainer) if c.best_model_path]
         raise NonFiniteLoss(
             f"{shown} in {where} of epoch {self.current_epoch} (step "
-            f"{self.global_step}). Lower the learning rate, or look at the data of that batch. "
-            f"The last good checkpoint is {saved[0] if saved else 'none yet'}."
+            f"{self.global_step if step is None else step}). Lower the learning rate, or look at "
+            "the data of that batch. The last good checkpoint is "
+            f"{saved[0] if saved else 'none yet'}."
         )
 
 
@@ -366,19 +386,6 @@ def _labelled(batch: Batch) -> tuple[Tensor, Tensor]:
     if batch.y is None:
         raise ValueError("a supervised VAE needs labels, and this batch has none (y is None)")
     return batch.x, batch.y
-
-
-def one_cycle(t: float, rise: float = 0.2) -> float:
-    """Cosine from 1/25 up to 1 at ``rise`` and down to 1e-4; constant ends outside [0, 1].
-
-    References:
-        Super-Convergence (Smith & Topin, 2018), https://arxiv.org/abs/1708.07120
-    """
-    t = min(max(t, 0.0), 1.0)
-    first, last, part = (
-        (1 / 25, 1.0, t / rise) if t < rise else (1.0, 1e-4, (t - rise) / (1 - rise))
-    )
-    return last + (first - last) * (1 + math.cos(math.pi * part)) / 2
 
 
 def _mixed(*numbers: int) -> int:

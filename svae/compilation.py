@@ -1,0 +1,470 @@
+"""A loss written in Pyro, run without Pyro: traced once into a plain graph, then compiled.
+
+Pyro's effect handlers cost milliseconds of Python per step, more than the arithmetic of a small
+network. They decide which tensor operations run, never with which numbers, so the operations of
+one step can be recorded, those of its gradient with them, and every later step repeats the record.
+Parameters, buffers, batch and schedule values are inputs of the graph. Noise is drawn by the same
+generator in the same order as without a graph: the same seed gives the same losses either way.
+"""
+
+import copy
+import random
+import sysconfig
+import time
+import traceback
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyro
+import torch
+from torch import Tensor, nn
+
+__all__ = ["CompiledLoss", "NotCompiled", "Values"]
+
+Values = dict[str, Tensor]
+Loss = Callable[..., tuple[Tensor, Values]]
+
+MAX_RENEWALS = 4  # of one loss, after attributes of its module have changed
+
+_HERE = Path(__file__)
+_OTHERS = tuple({sysconfig.get_path("purelib"), sysconfig.get_path("stdlib")})
+_OWN = nn.Module().__dict__.keys() - {"training"}  # what every module has, and no schedule is
+
+
+class NotCompiled(UserWarning):
+    """A loss cannot be recorded as a graph, so it runs as it is written."""
+
+
+class _Refused(Exception):
+    """Why a loss may not be repeated from a record, though nothing failed while recording."""
+
+
+class CompiledLoss:
+    r"""Runs a loss from a compiled graph of itself and of its gradient.
+
+    Called like the loss, it gives the same: a scalar to call ``backward`` on and named scalars
+    without gradient. The gradient with respect to all parameters of ``module`` that require one is
+    part of the graph, so ``backward`` only hands it over.
+
+    Wrong answers are refused, not given. A loss that needs the *value* of a tensor (``.item()``,
+    ``if``, a shape that depends on data), changes an attribute of a module while it runs, or draws
+    from Python's or NumPy's generators cannot be repeated from a record: it runs as it is written,
+    after one :class:`NotCompiled` warning with the line and the reason. Modes, simple attributes
+    and which parameters require a gradient are compared before every step, and a change is
+    recorded anew. What a plain function keeps outside of ``module`` cannot be seen.
+
+    Args:
+        loss: Takes tensors, gives a scalar and a dict of named scalars.
+        module: Holds every parameter and buffer that ``loss`` reads.
+        compiler: Whether Inductor compiles the graph; else it is run operation by operation. None
+            asks it for all but convolutions on a CPU, which it makes no faster.
+        max_graphs: Number of different inputs (shapes, dtypes, devices, precision) that get a
+            graph; others, such as a smaller last batch, run as they are written.
+        on_compiled: Called with the seconds that recording and compiling took.
+
+    Raises:
+        ValueError: If ``max_graphs`` is less than 1.
+
+    Example:
+        >>> net = nn.Linear(2, 1)
+        >>> loss = CompiledLoss(lambda x: (net(x).square().mean(), {}), net, compiler=False)
+        >>> loss(torch.ones(3, 2))[0].backward()
+        >>> net.weight.grad.shape, loss.n_graphs
+        (torch.Size([1, 2]), 1)
+    """
+
+    def __init__(
+        self,
+        loss: Loss,
+        module: nn.Module,
+        *,
+        compiler: bool | None = None,
+        max_graphs: int = 2,
+        on_compiled: Callable[[float], object] | None = None,
+    ) -> None:
+        if max_graphs < 1:
+            raise ValueError(f"max_graphs must be at least 1, got {max_graphs}")
+        self.loss, self.module = loss, module
+        self.compiler, self.max_graphs, self.on_compiled = compiler, max_graphs, on_compiled
+        self.n_graphs = 0
+        self.reason: str | None = None
+        self._graphs: dict[object, _Graph] = {}
+        self._renewals = 0
+
+    def __call__(self, *inputs: Tensor) -> tuple[Tensor, Values]:
+        """The loss and its named values."""
+        graph = self._graph(inputs) if self._possible(inputs) else None
+        if graph is None:
+            with pyro.validation_enabled(False):
+                return self.loss(*inputs)
+        values, gradients = graph.run(inputs)
+        loss = _HandOver.apply(values[0], gradients, *graph.trainable)
+        assert isinstance(loss, Tensor)
+        return loss, dict(zip(graph.names, values[1:].unbind(), strict=True))
+
+    def _possible(self, inputs: tuple[Tensor, ...]) -> bool:
+        wanted = self.reason is None and torch.is_grad_enabled()
+        # Gradients for inputs, or gradients of gradients, are none of what was recorded.
+        return wanted and not any(x.requires_grad for x in inputs)
+
+    def _graph(self, inputs: tuple[Tensor, ...]) -> "_Graph | None":
+        precision = _autocast(inputs[0].device.type)
+        key = (precision, *((x.shape, x.dtype, x.device) for x in inputs))
+        graph = self._graphs.get(key)
+        if graph is not None and graph.holds():
+            return graph
+        if graph is None and len(self._graphs) >= self.max_graphs:
+            return None
+        if graph is not None:
+            self._renewals += 1
+            if self._renewals > MAX_RENEWALS:
+                self._give_up(f"{graph.changed()} changes again and again between steps")
+                return None
+        start = time.perf_counter()
+        try:
+            with _fallible():
+                self._initialise(inputs)
+                graph = _Graph(self.loss, self.module, inputs, precision, self.compiler)
+        except _Refused as refusal:
+            self._give_up(str(refusal))
+            return None
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with it, eager code decides
+            self._give_up(f"{_line(error)}: {_first_sentence(error)}")
+            return None
+        self._graphs[key] = graph
+        self.n_graphs += 1
+        if self.on_compiled is not None:
+            self.on_compiled(time.perf_counter() - start)
+        return graph
+
+    def _initialise(self, inputs: tuple[Tensor, ...]) -> None:
+        """Lets modules that start from their first batch see it, which no graph can repeat."""
+        pending = [m for m in self.module.modules() if getattr(m, "needs_data", False)]
+        if not pending:
+            return
+        skipped = {id(b) for m in pending for b in m.buffers()}
+        kept = {b: b.clone() for b in self.module.buffers() if id(b) not in skipped}
+        devices = [inputs[0].device] if inputs[0].is_cuda else []
+        with torch.no_grad(), torch.random.fork_rng(devices), pyro.validation_enabled(False):
+            self.loss(*inputs)
+            for buffer, value in kept.items():
+                buffer.copy_(value)
+
+    def _give_up(self, reason: str) -> None:
+        self.reason = reason
+        self._graphs.clear()
+        warnings.warn(
+            f"the loss cannot be compiled and runs as it is written, only slower: {reason}",
+            NotCompiled,
+            stacklevel=4,
+        )
+
+
+class _HandOver(torch.autograd.Function):
+    """Gives gradients that are known already to the parameters they belong to."""
+
+    @staticmethod
+    def forward(ctx: Any, loss: Tensor, gradients: list[Tensor], *parameters: Tensor) -> Tensor:
+        ctx.gradients = gradients
+        return loss.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        (outer,) = grads
+        gradients, ctx.gradients = ctx.gradients, None
+        if gradients is None:
+            raise RuntimeError("a compiled loss has one gradient: call backward on it only once")
+        # A factor on the loss, as gradient accumulation and loss scaling put on it. On an
+        # accelerator, asking whether it is 1 would wait for everything before.
+        if outer.is_cuda or float(outer) != 1:
+            gradients = torch._foreach_mul(gradients, outer.to(gradients[0].dtype))
+        return None, None, *gradients
+
+
+class _Graph:
+    """One recorded step for inputs of one kind."""
+
+    def __init__(
+        self,
+        loss: Loss,
+        module: nn.Module,
+        inputs: tuple[Tensor, ...],
+        precision: torch.dtype | None,
+        compiler: bool | None,
+    ) -> None:
+        self.device = inputs[0].device.type
+        self._guards = _Guards(module)
+        state = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+        self._state = list(state.values())
+        record = _Record(loss, module, state, precision)
+        graph = record.of(inputs, self._guards)
+        self.names = record.names
+        self.trainable = [self._state[i] for i in record.trained]
+        run: Callable[..., list[Tensor]] = graph
+        if compiler is None:
+            compiler = self.device != "cpu" or not _has_convolutions(graph)
+        if compiler:
+            # The generator's own numbers, so that a graph changes no result beyond rounding.
+            options: dict[str, Any] = {"fallback_random": True}
+            run = torch.compile(graph, fullgraph=True, dynamic=False, options=options)
+            self._try(run, inputs)
+        self._run = _CudaGraph(run, self._state, inputs) if self.device == "cuda" else run
+
+    def _try(self, run: Callable[..., list[Tensor]], inputs: tuple[Tensor, ...]) -> None:
+        """Runs once on copies, which is when Inductor compiles."""
+        copies = [t.detach().clone() for t in self._state]
+        devices = [inputs[0].device] if self.device == "cuda" else []
+        with _plain(self.device), torch.random.fork_rng(devices):
+            run(*copies, *inputs)
+
+    def holds(self) -> bool:
+        """Whether everything that was recorded as a constant still is what it was."""
+        return self._guards.changed() is None
+
+    def changed(self) -> str | None:
+        """The first constant that is no longer what it was."""
+        return self._guards.changed()
+
+    def run(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, list[Tensor]]:
+        """All values in one vector, the loss first, and the gradients."""
+        with _plain(self.device):
+            values, *gradients = self._run(*self._state, *inputs)
+        return values, gradients
+
+
+def _has_convolutions(graph: Any) -> bool:
+    aten = torch.ops.aten
+    return any(node.target is aten.convolution.default for node in graph.graph.nodes)
+
+
+class _CudaGraph:
+    """Replays a recorded run without launching its kernels one by one."""
+
+    def __init__(
+        self, run: Callable[..., list[Tensor]], state: list[Tensor], inputs: tuple[Tensor, ...]
+    ) -> None:
+        self._inputs = [x.clone() for x in inputs]
+        self._addresses = [t.data_ptr() for t in state]
+        kept = [t.detach().clone() for t in state]
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with _plain("cuda"), torch.random.fork_rng([inputs[0].device]):
+            with torch.cuda.stream(stream):  # libraries allocate at their first calls
+                for _ in range(3):
+                    run(*state, *self._inputs)
+            torch.cuda.current_stream().wait_stream(stream)
+            self._graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(self._graph):
+                self._outputs = run(*state, *self._inputs)
+            for tensor, value in zip(state, kept, strict=True):  # buffers have moved
+                tensor.data.copy_(value)
+
+    def __call__(self, *tensors: Tensor) -> list[Tensor]:
+        for held, new in zip(self._inputs, tensors[-len(self._inputs) :], strict=True):
+            held.copy_(new, non_blocking=True)
+        self._graph.replay()
+        # The next replay writes into the same memory; gradients are copied by the hand-over.
+        return [self._outputs[0].clone(), *self._outputs[1:]]
+
+
+class _Record:
+    """Records the operations of a loss and its gradient.
+
+    Args:
+        loss: As in :class:`CompiledLoss`.
+        module: As there.
+        state: Its parameters and buffers by name, the first inputs of the graph.
+        precision: What autocast casts to, or None.
+    """
+
+    def __init__(
+        self,
+        loss: Loss,
+        module: nn.Module,
+        state: dict[str, Tensor],
+        precision: torch.dtype | None,
+    ) -> None:
+        self.holder, self.state, self.precision = _Holder(module, loss), state, precision
+        self.names: list[str] = []
+        self.trained: list[int] = []
+
+    def of(self, inputs: tuple[Tensor, ...], guards: "_Guards") -> Any:
+        """The graph: from state and inputs to the values in one vector, then gradients.
+
+        Raises:
+            _Refused: If what ran once would run otherwise the next time.
+        """
+        generators = _generators()
+        graph = self._trace(inputs)
+        if (changed := guards.changed()) is not None:
+            raise _Refused(f"{changed} changes while the loss runs, which a graph cannot repeat")
+        # Something drew from them, maybe only a type checker: a second record would tell.
+        if _generators() != generators and not _equal(graph, self._trace(inputs)):
+            raise _Refused("numbers are drawn from Python's or NumPy's generator; draw with torch")
+        return graph
+
+    def _trace(self, inputs: tuple[Tensor, ...]) -> Any:
+        from torch._subclasses.fake_tensor import FakeTensorMode
+        from torch.fx.experimental.proxy_tensor import make_fx
+
+        # Tensors with a shape and no values: whoever asks for a value fails, with the line.
+        fake = FakeTensorMode(allow_non_fake_inputs=True)
+        tensors = [*(t.detach() for t in self.state.values()), *inputs]
+        with pyro.validation_enabled(False), fake:
+            return make_fx(self._step)(*(fake.from_tensor(t) for t in tensors))
+
+    def _step(self, *tensors: Tensor) -> list[Tensor]:
+        given, batch = tensors[: len(self.state)], tensors[len(self.state) :]
+        trainable = [i for i, t in enumerate(self.state.values()) if t.requires_grad]
+        live = [t.detach() for t in given]
+        for i in trainable:
+            live[i].requires_grad_()
+        swapped = {f"module.{name}": t for name, t in zip(self.state, live, strict=True)}
+        with torch.enable_grad(), _casting(batch[0].device.type, self.precision):
+            value, named = torch.func.functional_call(self.holder, swapped, batch)
+            gradients = torch.autograd.grad(value, [live[i] for i in trainable], allow_unused=True)
+        # A buffer that was not changed in place but replaced.
+        for held, old, new in zip(given, live, swapped.values(), strict=True):
+            if new is not old:
+                held.copy_(new)
+        self.names = list(named)
+        self.trained = [i for i, g in zip(trainable, gradients, strict=True) if g is not None]
+        values = torch.stack([v.detach().to(value.dtype) for v in (value, *named.values())])
+        return [values, *(g for g in gradients if g is not None)]
+
+
+def _equal(a: Any, b: Any) -> bool:
+    """Whether two graphs do the same with the same constants."""
+    mine, theirs = ({k: v for k, v in vars(g).items() if isinstance(v, Tensor)} for g in (a, b))
+    mine, theirs = {**mine, **dict(a.named_buffers())}, {**theirs, **dict(b.named_buffers())}
+    return (
+        a.code == b.code
+        and mine.keys() == theirs.keys()
+        and all(torch.equal(value, theirs[name]) for name, value in mine.items())
+    )
+
+
+class _Holder(nn.Module):
+    """A loss as the forward of the module whose parameters it reads."""
+
+    def __init__(self, module: nn.Module, loss: Loss) -> None:
+        super().__init__()
+        self.module, self.loss = module, loss
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, Values]:
+        return self.loss(*inputs)
+
+
+class _Guards:
+    """Everything of a module that a record holds as a constant.
+
+    Simple attributes by their value, tensors by what they are: a parameter or buffer may change in
+    place, being an input of the graph, a tensor that is neither may not.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self._plain: list[tuple[dict[str, Any], str, Any, str]] = []
+        self._tensors: list[tuple[dict[str, Any], str, Tensor, bool, str]] = []
+        self._hidden: list[tuple[Tensor, int, str]] = []
+        for path, part in module.named_modules():
+            attributes = {k: v for k, v in part.__dict__.items() if k not in _OWN}
+            for name, value in attributes.items():
+                if isinstance(value, Tensor):
+                    self._hidden.append((value, value._version, f"{path}.{name}"))
+                elif _is_plain(value):
+                    held = (part.__dict__, name, copy.deepcopy(value), f"{path}.{name}")
+                    self._plain.append(held)
+            hidden = {k: v for k, v in attributes.items() if isinstance(v, Tensor)}
+            for held, tensors in (
+                (part.__dict__, hidden),
+                (part._parameters, part._parameters),
+                (part._buffers, part._buffers),
+            ):
+                self._tensors += [
+                    (held, name, tensor, tensor.requires_grad, f"{path}.{name}")
+                    for name, tensor in tensors.items()
+                    if tensor is not None
+                ]
+
+    def changed(self) -> str | None:
+        """The path of the first of them that is not what it was."""
+        for held, name, value, path in self._plain:
+            if held.get(name, self) != value:
+                return path.lstrip(".")
+        for held, name, value, trained, path in self._tensors:
+            if held.get(name) is not value or value.requires_grad is not trained:
+                return path.lstrip(".")
+        for tensor, version, path in self._hidden:
+            if tensor._version != version:
+                return path.lstrip(".")
+        return None
+
+
+def _is_plain(value: object) -> bool:
+    if isinstance(value, dict):
+        return all(_is_plain(v) for v in value.values())
+    if isinstance(value, list | tuple | set | frozenset):
+        return all(_is_plain(v) for v in value)
+    return isinstance(value, bool | int | float | str | None)
+
+
+def _generators() -> tuple[object, ...]:
+    kind, keys, *rest = np.random.get_state()  # noqa: NPY002 - the one that users draw from
+    return random.getstate(), kind, np.asarray(keys).tobytes(), *rest
+
+
+def _autocast(device: str) -> torch.dtype | None:
+    """The type that autocast uses now, or None."""
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+
+
+def _casting(device: str, precision: torch.dtype | None) -> torch.autocast:
+    # Without the cache: it would keep tensors of the recording for the code that comes after.
+    return torch.autocast(
+        device, dtype=precision, enabled=precision is not None, cache_enabled=False
+    )
+
+
+@contextmanager
+def _plain(device: str) -> Iterator[None]:
+    """The casts and the gradient are operations of the graph already."""
+    with torch.no_grad(), torch.autocast(device, enabled=False):
+        yield
+
+
+@contextmanager
+def _fallible() -> Iterator[None]:
+    """What the compiler warns of is not the user's affair."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _line(error: BaseException) -> str:
+    """Where in the user's code, or in ours, it happened."""
+    frames = traceback.extract_tb(error.__traceback__)
+    for frame in reversed(frames):
+        path = Path(frame.filename)
+        if path != _HERE and not frame.filename.startswith((*_OTHERS, "<")):
+            return f"{path}:{frame.lineno} ({frame.line})"
+    return type(error).__name__
+
+
+def _first_sentence(error: BaseException) -> str:
+    for kind, meaning in MEANINGS.items():
+        if kind in f"{type(error).__name__} {error}":
+            return meaning
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0][:300]
+
+
+MEANINGS = {
+    "DataDependent": "the value of a tensor decides what is computed",
+    "DynamicOutputShape": "a shape depends on the values of a tensor",
+    "_local_scalar_dense": "the value of a tensor decides what is computed",
+    "InvalidCxxCompiler": "no working C++ compiler was found; install g++ or clang",
+}

@@ -1,0 +1,564 @@
+import contextlib
+import inspect
+import itertools
+import random
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from torch import Tensor, nn
+
+from svae import guides, heads, independence, likelihoods, priors
+from svae.compilation import MAX_RENEWALS, CompiledLoss, NotCompiled, Values
+from svae.elbo import SupervisedELBO, without_flow
+from svae.flows import ConditionalFlow
+from svae.latent import LatentSplit
+from svae.models import SVAE, SupervisedModel
+from svae.nets import MLPDecoder, MLPEncoder
+from svae.saving import Described
+from svae.training import flow_loss
+from tests import plain_pyro
+
+SPLIT, K, N_X = LatentSplit(3, 4), 5, 6
+EXACT = {torch.float32: 1e-5, torch.float64: 1e-10}
+Found = tuple[Tensor, Values, dict[str, Tensor], dict[str, Tensor]]
+
+
+class Parts(nn.Module):
+    """What a loss reads, as training holds it."""
+
+    def __init__(self, vae: SVAE, objective: SupervisedELBO | None = None) -> None:
+        super().__init__()
+        self.vae, self.objective = vae, objective or SupervisedELBO()
+        self.view = (vae,)  # what the loss is taken of, weights shared
+
+    def loss(self, x: Tensor, y: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Values]:
+        names = self.objective.weights()
+        named = None if weights is None else dict(zip(names, weights.unbind(), strict=True))
+        return self.objective(self.view[0], x, y, named)
+
+
+def flow_prior(**settings: Any) -> priors.FlowPrior:
+    return priors.FlowPrior(ConditionalFlow(SPLIT.n_nuisance, K, 2, (8,), **settings))
+
+
+def built(
+    head: heads.Head | None = None,
+    prior: priors.StylePrior | None = None,
+    likelihood: likelihoods.Likelihood | None = None,
+    guide: nn.Module | None = None,
+    penalty: independence.Penalty | None = None,
+    **settings: Any,
+) -> Parts:
+    model = SupervisedModel(
+        head or heads.GaussianHead(SPLIT.n_class, K),
+        prior or priors.StandardPrior(SPLIT.n_nuisance),
+        MLPDecoder((N_X,), SPLIT.n_features, hidden=(8,)),
+        likelihood or likelihoods.Bernoulli(),
+    )
+    guide = guide or guides.MeanFieldGuide(MLPEncoder((N_X,), 8, hidden=(8,)), SPLIT)
+    penalties = [] if penalty is None else [penalty]
+    return Parts(SVAE(model, guide, (N_X,)), SupervisedELBO(penalties=penalties, **settings))
+
+
+def encoder() -> MLPEncoder:
+    return MLPEncoder((N_X,), 8, hidden=(8,))
+
+
+# One case for every part of the package; a part without one fails a test of its own.
+HEADS: dict[type, Callable[[], Any]] = {
+    heads.GaussianHead: lambda: heads.GaussianHead(SPLIT.n_class, K),
+    heads.NetworkHead: lambda: heads.NetworkHead(SPLIT.n_class, K, hidden=(8,)),
+}
+PRIORS: dict[type, Callable[[], Any]] = {
+    priors.StandardPrior: lambda: priors.StandardPrior(SPLIT.n_nuisance),
+    priors.FlowPrior: flow_prior,
+}
+LIKELIHOODS: dict[type, Callable[[], Any]] = {
+    likelihoods.Bernoulli: likelihoods.Bernoulli,
+    likelihoods.ContinuousBernoulli: likelihoods.ContinuousBernoulli,
+    likelihoods.Gaussian: likelihoods.Gaussian,
+}
+GUIDES: dict[type, Callable[[], Any]] = {
+    guides.MeanFieldGuide: lambda: guides.MeanFieldGuide(encoder(), SPLIT),
+}
+PENALTIES: dict[type, Callable[[], Any]] = {
+    independence.AdversarialProbe: lambda: independence.AdversarialProbe(SPLIT.n_nuisance, K),
+    independence.ClassConditionalMMD: independence.ClassConditionalMMD,
+    independence.HSIC: independence.HSIC,
+    independence.SwapCycle: independence.SwapCycle,
+}
+FAMILIES = {
+    "head": (HEADS, heads, heads.Head),
+    "prior": (PRIORS, priors, priors.StylePrior),
+    "likelihood": (LIKELIHOODS, likelihoods, likelihoods.Likelihood),
+    "guide": (GUIDES, guides, Described),
+    "penalty": (PENALTIES, independence, independence.Penalty),
+}
+
+
+def batch(n: int = 15, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(n)
+    return torch.rand(n, N_X, generator=generator).to(dtype), torch.arange(n) % K
+
+
+def once(loss: Callable[..., tuple[Tensor, Values]], parts: nn.Module, *inputs: Tensor) -> Found:
+    """Loss, values, gradients and buffers of one step from the state in hand, which it leaves."""
+    parts.zero_grad()
+    state = {name: value.clone() for name, value in parts.state_dict().items()}
+    torch.manual_seed(3)
+    value, named = loss(*inputs)
+    value.backward()
+    gradients = {n: p.grad.clone() for n, p in parts.named_parameters() if p.grad is not None}
+    buffers = {name: buffer.clone() for name, buffer in parts.named_buffers()}
+    parts.load_state_dict(state)
+    return value.detach(), {n: v.detach() for n, v in named.items()}, gradients, buffers
+
+
+def assert_same(
+    parts: nn.Module, compiled: CompiledLoss, tolerance: float, *inputs: Tensor
+) -> None:
+    """The compiled loss gives what the loss gives, for the same noise."""
+    wanted = once(compiled.loss, parts, *inputs)
+    found = once(compiled, parts, *inputs)
+    assert compiled.reason is None
+    assert compiled.n_graphs >= 1
+    for got, expected in zip(found, wanted, strict=True):
+        got, expected = (t if isinstance(t, dict) else {"loss": t} for t in (got, expected))
+        assert list(got) == list(expected)
+        for name, value in expected.items():
+            error = (got[name].double() - value.double()).norm()
+            assert error <= tolerance * max(value.double().norm(), 1e-6), name
+
+
+def combinations() -> Iterator[Any]:
+    """Every head with every prior and likelihood; every guide and penalty with every prior."""
+    for head, prior, likelihood in itertools.product(HEADS, PRIORS, LIKELIHOODS):
+        parts = {
+            "head": HEADS[head],
+            "prior": PRIORS[prior],
+            "likelihood": LIKELIHOODS[likelihood],
+        }
+        yield pytest.param(parts, id=f"{head.__name__}-{prior.__name__}-{likelihood.__name__}")
+    for name in ("guide", "penalty"):
+        cases = FAMILIES[name][0]
+        for kind, prior in itertools.product(cases, PRIORS):
+            parts = {name: cases[kind], "prior": PRIORS[prior]}
+            yield pytest.param(parts, id=f"{kind.__name__}-{prior.__name__}")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_no_part_of_the_package_is_forgotten(family: str) -> None:
+    cases, module, base = FAMILIES[family]
+    concrete = {
+        kind
+        for _, kind in inspect.getmembers(module, inspect.isclass)
+        if kind.__module__ == module.__name__
+        and issubclass(kind, base)
+        and not inspect.isabstract(kind)
+    }
+    assert set(cases) == concrete
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
+@pytest.mark.parametrize("parts_of", list(combinations()))
+def test_loss_and_gradient_equal_those_as_written(
+    parts_of: dict[str, Callable[[], Any]], dtype: torch.dtype
+) -> None:
+    torch.manual_seed(0)
+    parts = built(**{name: part() for name, part in parts_of.items()}).to(dtype)
+    compiled = CompiledLoss(parts.loss, parts, compiler=False)
+    flows = any(isinstance(module, ConditionalFlow) for module in parts.modules())
+    weights = torch.tensor([*parts.objective.weights(7).values()], dtype=dtype)
+    tolerance = 1e-4 if flows and dtype == torch.float32 else EXACT[dtype]
+    assert_same(parts, compiled, tolerance, *batch(dtype=dtype), weights)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
+def test_inductor_gives_the_same(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    parts = built(particles=2, free_bits={"style": 50.0}).to(dtype)
+    compiled = CompiledLoss(parts.loss, parts, compiler=True)
+    assert_same(parts, compiled, EXACT[dtype], *batch(dtype=dtype))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
+@pytest.mark.parametrize("parts_of", list(combinations()))
+def test_inductor_gives_the_same_for_every_part(
+    parts_of: dict[str, Callable[[], Any]], dtype: torch.dtype
+) -> None:
+    torch.manual_seed(0)
+    parts = built(**{name: part() for name, part in parts_of.items()}).to(dtype)
+    compiled = CompiledLoss(parts.loss, parts, compiler=True)
+    flows = any(isinstance(module, ConditionalFlow) for module in parts.modules())
+    tolerance = 1e-4 if flows and dtype == torch.float32 else EXACT[dtype]
+    assert_same(parts, compiled, tolerance, *batch(dtype=dtype))
+
+
+def images(dropout: float = 0.2) -> Parts:
+    torch.manual_seed(0)
+    vae = SVAE.for_images((1, 8, 8), K, SPLIT, width=4, dropout=dropout, style_prior=flow_prior())
+    parts = Parts(vae)
+    parts.view = (without_flow(vae),)
+    return parts.train()
+
+
+def test_dropout_and_batch_norm() -> None:
+    parts = images()
+    x, y = torch.rand(12, 1, 8, 8), torch.arange(12) % K
+    compiled = CompiledLoss(parts.loss, parts)
+    before = {name: b.clone() for name, b in parts.named_buffers()}
+    assert_same(parts, compiled, 1e-5, x, y)
+    compiled(x, y)
+    moved = [n for n, b in parts.named_buffers() if not torch.equal(b, before[n])]
+    assert any("running_mean" in name for name in moved)
+    assert any("num_batches_tracked" in name for name in moved)
+
+
+def test_the_style_flow_alone() -> None:
+    vae = built(prior=flow_prior()).vae
+    model = vae.model
+    assert isinstance(model, SupervisedModel)
+    vae.eval()
+    model.style_prior.train()  # its first batch initialises it, once
+    codes = torch.randn(20, SPLIT.n_class), 3 * torch.randn(20, SPLIT.n_nuisance)
+
+    def loss(z_class: Tensor, style: Tensor) -> tuple[Tensor, Values]:
+        value = flow_loss(vae, z_class, style)
+        return value, {"flow_loss": value}
+
+    compiled = CompiledLoss(loss, vae, compiler=False)
+    first, named = compiled(*codes)
+    torch.testing.assert_close(named["flow_loss"], first.detach())
+    assert compiled.n_graphs == 1
+    assert_same(vae, compiled, 1e-4, *codes)
+    first.backward()
+    trained = {name for name, p in vae.named_parameters() if p.grad is not None}
+    assert trained == {n for n, _ in vae.named_parameters() if "style_prior" in n}
+
+
+def test_starting_from_the_first_batch_leaves_other_buffers() -> None:
+    class Both(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm, self.flow = nn.BatchNorm1d(3), ConditionalFlow(3, hidden=(4,))
+
+        def loss(self, x: Tensor) -> tuple[Tensor, Values]:
+            return -self.flow.log_prob(self.norm(x) + torch.randn_like(x)).mean(), {}
+
+    torch.manual_seed(0)
+    written, compiled_of = Both(), Both()
+    compiled_of.load_state_dict(written.state_dict())
+    x = 2 * torch.randn(30, 3) + 1
+    compiled = CompiledLoss(compiled_of.loss, compiled_of, compiler=False)
+    for loss in (written.loss, compiled):
+        torch.manual_seed(5)
+        loss(x)[0].backward()
+    assert compiled.n_graphs == 1
+    for (name, a), b in zip(
+        written.state_dict().items(), compiled_of.state_dict().values(), strict=True
+    ):
+        torch.testing.assert_close(a, b, msg=name)
+    assert bool(compiled_of.flow.blocks[0].initialised)
+
+
+@pytest.mark.parametrize("name", plain_pyro.MODELS)
+def test_a_users_own_model_and_guide(name: str) -> None:
+    torch.manual_seed(0)
+    vae = SVAE(plain_pyro.MODELS[name](), plain_pyro.StructuredGuide(), (plain_pyro.N_X,))
+    parts = Parts(vae, SupervisedELBO(particles=3, analytic=False))
+    x = torch.rand(9, plain_pyro.N_X)
+    y = torch.arange(9) % plain_pyro.N_CLASSES
+    assert_same(parts, CompiledLoss(parts.loss, parts, compiler=False), 1e-5, x, y)
+
+
+def test_autocast_is_part_of_the_graph() -> None:
+    parts = built(prior=flow_prior())
+    x, y = batch()
+    compiled = CompiledLoss(parts.loss, parts, compiler=False)
+    parts.loss(x, y)  # the flow starts from it
+    with torch.autocast("cpu", torch.bfloat16):
+        assert_same(parts, compiled, 1e-6, x, y)
+        low = once(compiled, parts, x, y)
+    full = once(compiled, parts, x, y)
+    assert compiled.n_graphs == 2  # the first in half precision, the second not
+    assert not torch.equal(low[0], full[0])
+    assert {value.dtype for value in low[1].values()} == {torch.float32}
+
+
+def test_weights_are_inputs_and_no_constants() -> None:
+    parts = built(warm_up=10, penalty=independence.HSIC(2.0))
+    x, y = batch()
+    compiled = CompiledLoss(parts.loss, parts, compiler=False)
+    seen = set()
+    for step in (0, 3, 7, 10):
+        weights = torch.tensor([*parts.objective.weights(step).values()])
+        assert_same(parts, compiled, 1e-5, x, y, weights)
+        seen.add(float(once(compiled, parts, x, y, weights)[0]))
+    assert len(seen) == 4
+    assert compiled.n_graphs == 1
+
+
+def test_every_call_has_new_noise_and_a_seed_repeats_it() -> None:
+    parts = built()
+    x, y = batch()
+    compiled = CompiledLoss(parts.loss, parts, compiler=False)
+    torch.manual_seed(1)
+    first, second = (float(compiled(x, y)[0].detach()) for _ in range(2))
+    torch.manual_seed(1)
+    again = float(compiled(x, y)[0].detach())
+    assert first == again
+    assert first != second
+
+
+def test_compiling_draws_nothing_and_changes_nothing() -> None:
+    parts = images()
+    x, y = torch.rand(12, 1, 8, 8), torch.arange(12) % K
+    written = once(parts.loss, parts, x, y)
+    compiled = once(CompiledLoss(parts.loss, parts, compiler=True), parts, x, y)
+    torch.testing.assert_close(compiled[0], written[0])
+    for name, value in written[3].items():
+        torch.testing.assert_close(compiled[3][name], value, msg=name)
+
+
+def test_a_smaller_last_batch_runs_as_written() -> None:
+    parts = built()
+    compiled = CompiledLoss(parts.loss, parts, compiler=False, max_graphs=1)
+    assert_same(parts, compiled, 1e-5, *batch(15))
+    assert_same(parts, compiled, 1e-5, *batch(4))
+    assert compiled.n_graphs == 1
+    twice = CompiledLoss(parts.loss, parts, compiler=False, max_graphs=2)
+    twice(*batch(15))
+    twice(*batch(4))
+    assert twice.n_graphs == 2
+
+
+class Awkward(nn.Module):
+    """A guide whose mean is changed by something that a record cannot hold."""
+
+    def __init__(self, twist: Callable[["Awkward", Tensor], Tensor]) -> None:
+        super().__init__()
+        self.net = nn.Linear(N_X, SPLIT.n_features)
+        self.twist = twist
+        self.count = 0
+        self.scale = 1.0
+        self.table = {"offsets": [0.0, 0.5]}
+        self.hidden = torch.zeros(())
+        self.running: Tensor
+        self.register_buffer("running", torch.zeros(()))
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> None:
+        loc = SPLIT.split(self.twist(self, self.net(x)) * self.scale + self.table["offsets"][0])
+        with pyro.plate("batch", len(x)):
+            pyro.sample("z_class", dist.Normal(loc.z_class, 0.1).to_event(1))
+            pyro.sample("style", dist.Normal(loc.z_nuisance, 0.1).to_event(1))
+
+
+def by_value(guide: Awkward, loc: Tensor) -> Tensor:
+    return loc if loc.mean() > 0 else 2 * loc
+
+
+def by_item(guide: Awkward, loc: Tensor) -> Tensor:
+    return loc * loc.max().item()
+
+
+def by_shape(guide: Awkward, loc: Tensor) -> Tensor:
+    return loc * len(loc[loc > 0])
+
+
+def by_numpy(guide: Awkward, loc: Tensor) -> Tensor:
+    return loc + float(np.random.normal())  # noqa: NPY002 - as users do
+
+
+def by_random(guide: Awkward, loc: Tensor) -> Tensor:
+    return loc * random.random()
+
+
+def by_counting(guide: Awkward, loc: Tensor) -> Tensor:
+    guide.count += 1
+    return loc / guide.count
+
+
+def by_hidden_tensor(guide: Awkward, loc: Tensor) -> Tensor:
+    guide.hidden += 1
+    return loc + guide.hidden
+
+
+@pytest.mark.parametrize(
+    ("twist", "reason"),
+    [
+        (by_value, r"test_compilation\.py:\d+ \(.*loc\.mean\(\) > 0.*\): the value of a tensor"),
+        (by_item, r"test_compilation\.py:\d+ \(.*\.item\(\)\): the value of a tensor"),
+        (by_shape, r"test_compilation\.py:\d+ \(.*loc > 0.*\): a shape depends on the values"),
+        (by_numpy, "drawn from Python's or NumPy's generator"),
+        (by_random, "drawn from Python's or NumPy's generator"),
+        (by_counting, r"vae\.guide\.count changes while the loss runs"),
+        (by_hidden_tensor, r"vae\.guide\.hidden changes while the loss runs"),
+    ],
+)
+def test_what_cannot_be_recorded_runs_as_written_and_says_why(
+    twist: Callable[[Awkward, Tensor], Tensor], reason: str
+) -> None:
+    parts = built(guide=Awkward(twist))
+    x, y = batch()
+    compiled = CompiledLoss(parts.loss, parts, compiler=False)
+    with pytest.warns(NotCompiled, match=f"runs as it is written, only slower: .*{reason}"):
+        compiled(x, y)[0].backward()
+    assert compiled.n_graphs == 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # one warning, not one a step
+        torch.manual_seed(0)
+        found = compiled(x, y)[0]
+    assert compiled.reason is not None
+    if twist in (by_value, by_item, by_shape):
+        torch.manual_seed(0)
+        torch.testing.assert_close(found, parts.loss(x, y)[0])
+
+
+def test_a_replaced_buffer_is_kept() -> None:
+    def average(guide: Awkward, loc: Tensor) -> Tensor:
+        guide.running = 0.9 * guide.running + 0.1 * loc.detach().mean()
+        return loc - guide.running
+
+    parts = built(guide=Awkward(average))
+    compiled = CompiledLoss(parts.loss, parts, compiler=False)
+    assert_same(parts, compiled, 1e-5, *batch())
+    guide = parts.vae.guide
+    assert isinstance(guide, Awkward)
+    before = float(guide.running)
+    compiled(*batch())
+    assert float(guide.running) != before
+
+
+def change_scale(guide: Awkward) -> None:
+    guide.scale *= 0.5
+
+
+def change_table(guide: Awkward) -> None:
+    guide.table["offsets"][0] += 1.0
+
+
+def change_mode(guide: Awkward) -> None:
+    guide.train(not guide.training)
+
+
+def freeze(guide: Awkward) -> None:
+    guide.net.bias.requires_grad_(False)
+
+
+def replace(guide: Awkward) -> None:
+    guide.net.weight = nn.Parameter(guide.net.weight.detach() + 1)
+
+
+@pytest.mark.parametrize("change", [change_scale, change_table, change_mode, freeze, replace])
+def test_a_change_from_outside_is_recorded_anew(change: Callable[[Awkward], None]) -> None:
+    guide = Awkward(lambda guide, loc: loc + guide.training)
+    parts = built(guide=guide)
+    compiled = CompiledLoss(parts.loss, parts, compiler=False)
+    assert_same(parts, compiled, 1e-5, *batch())
+    change(guide)
+    assert_same(parts, compiled, 1e-5, *batch())
+    assert compiled.n_graphs == 2
+
+
+def test_what_changes_all_the_time_is_not_recorded_for_ever() -> None:
+    guide = Awkward(lambda _, loc: loc)
+    parts = built(guide=guide)
+    compiled = CompiledLoss(parts.loss, parts, compiler=False)
+    warned: Any = contextlib.nullcontext()
+    for step in range(MAX_RENEWALS + 3):
+        if step == MAX_RENEWALS + 1:
+            warned = pytest.warns(NotCompiled, match=r"vae\.guide\.scale changes again and again")
+        with warned:
+            torch.manual_seed(0)
+            found = compiled(*batch())[0]
+        warned = contextlib.nullcontext()
+        torch.manual_seed(0)
+        torch.testing.assert_close(found, parts.loss(*batch())[0])
+        change_scale(guide)
+    assert compiled.n_graphs == MAX_RENEWALS + 1
+
+
+def test_a_factor_on_the_loss_reaches_the_gradient() -> None:
+    parts = built()
+    compiled = CompiledLoss(parts.loss, parts, compiler=False)
+    whole = once(compiled, parts, *batch())[2]
+    parts.zero_grad()
+    for _ in range(2):
+        torch.manual_seed(3)
+        (0.5 * compiled(*batch())[0]).backward()
+    for name, parameter in parts.named_parameters():
+        torch.testing.assert_close(parameter.grad, whole.get(name))
+    loss = compiled(*batch())[0]
+    loss.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="only once"):
+        loss.backward()
+
+
+def test_without_gradients_nothing_is_recorded() -> None:
+    parts = built()
+    compiled = CompiledLoss(parts.loss, parts, compiler=False)
+    with torch.no_grad():
+        compiled(*batch())
+    x, y = batch()
+    compiled(x.requires_grad_(), y)[0].backward()
+    assert x.grad is not None
+    assert compiled.n_graphs == 0
+
+
+def test_a_missing_compiler_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object, **__: object) -> Callable[..., object]:
+        def run(*_: object) -> object:
+            raise RuntimeError("InvalidCxxCompiler: No working C++ compiler found in ...")
+
+        return run
+
+    monkeypatch.setattr(torch, "compile", broken)
+    parts = built()
+    compiled = CompiledLoss(parts.loss, parts, compiler=True)
+    with pytest.warns(NotCompiled, match=r"no working C\+\+ compiler was found; install g\+\+"):
+        compiled(*batch())
+
+
+def test_the_seconds_are_reported_once() -> None:
+    seconds: list[float] = []
+    parts = built()
+    compiled = CompiledLoss(parts.loss, parts, compiler=False, on_compiled=seconds.append)
+    for _ in range(3):
+        compiled(*batch())
+    assert len(seconds) == 1
+    assert seconds[0] > 0
+
+
+def test_at_least_one_graph() -> None:
+    with pytest.raises(ValueError, match="max_graphs must be at least 1, got 0"):
+        CompiledLoss(lambda: (torch.zeros(()), {}), nn.Linear(1, 1), max_graphs=0)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("prior", PRIORS, ids=lambda kind: kind.__name__)
+def test_a_replayed_step_is_the_same_and_never_waits(prior: type) -> None:
+    torch.manual_seed(0)
+    parts = built(prior=PRIORS[prior]()).cuda()
+    x, y = (t.cuda() for t in batch())
+    compiled = CompiledLoss(parts.loss, parts)
+    assert_same(parts, compiled, 1e-4, x, y)
+    other = 1 - x  # the inputs of the graph are not those it was recorded with
+    assert_same(parts, compiled, 1e-4, other, y)
+    torch.manual_seed(1)
+    first, second = (compiled(x, y)[0].detach() for _ in range(2))
+    torch.manual_seed(1)
+    again = compiled(x, y)[0].detach()
+    assert torch.equal(first, again)
+    assert not torch.equal(first, second)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        compiled(x, y)[0].backward()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
