@@ -79,7 +79,10 @@ def claim(name: str, text: str, target: str, values: list[float]) -> dict[str, A
     if len(values) > 1 and not name.endswith("seconds"):
         error = statistics.stdev(values) / math.sqrt(len(values))
         half = float(stats.t.ppf(0.975, len(values) - 1)) * error
-        interval = [round(mean - half, 5), round(mean + half, 5)]
+        high = mean + half
+        if all(0 <= value <= 1 for value in values):
+            high = min(high, 1.0)  # t knows nothing of the end of a rate's range
+        interval = [round(mean - half, 5), round(high, 5)]
     shown = [round(value, 5) for value in values]
     return {**found, "measured": round(mean, 5), "interval": interval, "values": shown}
 
@@ -128,13 +131,19 @@ def evidence(command: str, claims: list[dict[str, Any]]) -> dict[str, Any]:
         "command": command,
         "commit": commit,
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "machine": f"{os.cpu_count()} cores ({platform.machine()}), no GPU",
+        "machine": f"{os.cpu_count()} cores ({platform.machine()}), {_gpu()}",
         "versions": {
             "python": platform.python_version(),
             **{name: importlib.metadata.version(name) for name in packages},
         },
         "claims": claims,
     }
+
+
+def _gpu() -> str:
+    import torch
+
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
 
 
 def main(arguments: list[str] | None = None) -> None:

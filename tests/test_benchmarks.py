@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import against_classifier, core, import_time
+from benchmarks import against_classifier, choices, core, import_time
 
 
 def test_the_plain_classifier_runs_whole(tmp_path: Path) -> None:
@@ -23,6 +23,13 @@ def test_a_claim_is_the_mean_over_seeds_with_a_t_interval() -> None:
     assert claim["measured"] == pytest.approx(0.92)
     # t(0.975, 2) = 4.303 standard errors of 0.01 / sqrt(3) either way
     assert claim["interval"] == pytest.approx([0.92 - 0.02484, 0.92 + 0.02484], abs=1e-4)
+
+
+def test_the_interval_of_a_rate_ends_at_1() -> None:
+    claim = core.claim("accuracy", "accuracy", ">= 0.9", [0.99, 0.97, 0.995])
+    assert claim["interval"][1] == 1.0
+    longer = core.claim("memory", "GB", "<= 9", [0.9, 1.7, 0.9])
+    assert longer["interval"][1] > 1.0
 
 
 def test_leakage_of_samples_is_counted_over_chance() -> None:
@@ -64,3 +71,30 @@ def test_import_times_are_paired() -> None:
     assert found["ratio"] == pytest.approx(
         found["svae_seconds"] / found["torch_seconds"], rel=0.01
     )
+
+
+def finished(folder: Path, seed: int, accuracy: float) -> None:
+    run = folder / "digits" / "default" / f"seed_{seed}"
+    run.mkdir(parents=True)
+    numbers = {**dict.fromkeys(choices.COLUMNS, 0.5), "test_accuracy": accuracy, "chance": 0.1}
+    (run / "metrics.json").write_text(json.dumps(numbers))
+
+
+def test_choices_are_means_with_their_spread_in_a_table(tmp_path: Path) -> None:
+    for seed, accuracy in ((0, 0.9), (1, 0.94)):
+        finished(tmp_path / "runs", seed, accuracy)
+    where = [f"--{name}={tmp_path / name}" for name in ("runs", "results", "table-folder")]
+    choices.main([*where, "--seeds", "0", "1", "--rows", "default"])
+    found = json.loads((tmp_path / "results" / "choices_digits.json").read_text())
+    assert found["rows"][0]["test_accuracy"] == pytest.approx(0.92)
+    assert "--seeds 0 1" in found["command"]
+    table = (tmp_path / "table-folder" / "choices_digits.md").read_text()
+    assert "| default | 0.920 ± 0.028 | 0.500 ± 0.000 |" in table
+    assert "seeds [0, 1]" in table
+
+
+def test_the_tables_of_the_documentation_are_those_of_the_results(tmp_path: Path) -> None:
+    written = choices.write_tables(choices.RESULTS, tmp_path)
+    assert written
+    for path in written:
+        assert path.read_text() == (choices.TABLES / path.name).read_text(), path.name
