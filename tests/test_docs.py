@@ -69,7 +69,9 @@ def names(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("page", ["index.md", "getting-started.md", "extending.md"])
+@pytest.mark.parametrize(
+    "page", ["index.md", "getting-started.md", "extending.md", "compilation.md"]
+)
 def test_the_python_of_a_page_runs(page: str, names: dict[str, Any]) -> None:
     sources = blocks(page)
     assert sources

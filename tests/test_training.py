@@ -1,3 +1,4 @@
+import contextlib
 import copy
 import json
 import math
@@ -17,6 +18,7 @@ from pytorch_lightning.callbacks import Checkpoint
 from torch import Tensor, nn
 
 import svae
+from svae.compilation import NotCompiled
 from svae.data import ArrayData, ArraySet, Batch, as_data
 from svae.elbo import SupervisedELBO, without_flow
 from svae.flows import ConditionalFlow
@@ -34,6 +36,8 @@ from svae.training import (
     flow_loss,
     trainer_settings,
 )
+from svae.training.tally import Tally
+from tests.unchecked import as_a_user
 
 # Networks this small have seen too little after one epoch to use their latents.
 pytestmark = pytest.mark.filterwarnings("ignore::svae.training.CollapsedBlock")
@@ -248,6 +252,93 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
     assert_equal(weights(resumed), weights(vae))
 
 
+def test_a_compiled_run_equals_one_as_written() -> None:
+    diaries = [Diary(), Diary()]
+    for diary, compiled in zip(diaries, (True, False), strict=True):
+        fit(small(), callbacks=diary, compile=compiled, seed=3)
+    found, wanted = diaries
+    assert found.losses == pytest.approx(wanted.losses, rel=1e-4)
+    for a, b in zip(found.metrics, wanted.metrics, strict=True):
+        assert a == pytest.approx(b, rel=1e-3, abs=1e-4)
+
+
+@pytest.mark.parametrize("step", [4, 25], ids=["first-phase", "second-phase"])
+def test_a_compiled_run_resumes_bit_for_bit(step: int, tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"max_epochs": 4, "seed": 3, "compile": True}
+    whole, vae = Diary(), small()
+    fit(vae, callbacks=whole, out=tmp_path / "whole", **settings)
+    with pytest.raises(SystemExit):
+        fit(small(), callbacks=At(step, interrupt), out=tmp_path / "cut", **settings)
+    rest, resumed = Diary(), small(seed=9)
+    fit(resumed, callbacks=rest, out=tmp_path / "cut", resume=True, **settings)
+    first = step - step % 10 + 1
+    assert rest.losses == {k: v for k, v in whole.losses.items() if k >= first}
+    assert_equal(weights(resumed), weights(vae))
+
+
+def test_compiling_says_how_long_it_took(capsys: pytest.CaptureFixture[str]) -> None:
+    fit(small(), clusters(80), compile=True)
+    lines = [line for line in capsys.readouterr().out.splitlines() if "graph" in line]
+    assert len(lines) == 2
+    assert lines[0].startswith("the step of model and guide runs from a graph, made in ")
+    assert lines[1].startswith("the step of the flow runs from a graph, made in ")
+    fit(small(), clusters(80))  # too short a run to pay a compilation back
+    assert "graph" not in capsys.readouterr().out
+    with as_a_user(), pytest.raises(ValueError, match=r"compile must be .* got 'always'"):
+        SVAEModule(small(), compile="always")  # pyright: ignore[reportArgumentType]
+
+
+class Peeking(nn.Module):
+    """A guide that looks at a value, which no graph can."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Linear(6, 4)
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> None:
+        loc = self.net(x)
+        loc = loc if loc.mean() > 0 else -loc
+        with pyro.plate("batch", len(x)):
+            for name, part in zip(("z_class", "style"), loc.split(2, -1), strict=True):
+                pyro.sample(name, dist.Normal(part, 0.1).to_event(1))
+
+
+def test_a_guide_that_cannot_be_compiled_trains_as_written() -> None:
+    diaries = [Diary(), Diary()]
+    for diary, compiled in zip(diaries, (True, False), strict=True):
+        vae = SVAE(small(flow=False).model, Peeking(), (6,))
+        torch.manual_seed(0)
+        cast(Any, vae.guide).net.reset_parameters()
+        warned: Any = contextlib.nullcontext()
+        if compiled:
+            warned = pytest.warns(NotCompiled, match=r"loc\.mean\(\) > 0")
+        with warned:
+            fit(vae, clusters(80), callbacks=diary, compile=compiled, max_epochs=1)
+    assert diaries[0].losses == diaries[1].losses
+
+
+class Norms(pl.Callback):
+    """Norms of the gradient as the optimizer gets it."""
+
+    def __init__(self) -> None:
+        self.seen: list[float] = []
+
+    def on_before_zero_grad(self, trainer: pl.Trainer, pl_module: Any, optimizer: Any) -> None:
+        grads = [p.grad for group in optimizer.param_groups for p in group["params"]]
+        norms = [g.norm() for g in grads if g is not None]
+        if norms:
+            self.seen.append(float(torch.stack(norms).norm()))
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_clipping_and_accumulation_reach_the_gradient(compiled: bool) -> None:
+    norms, diary = Norms(), Diary()
+    settings: dict[str, Any] = {"gradient_clip_val": 0.5, "accumulate_grad_batches": 2}
+    fit(small(), callbacks=[norms, diary], compile=compiled, max_epochs=1, **settings)
+    assert max(norms.seen) == pytest.approx(0.5, rel=1e-3)
+    assert max(diary.losses) == 5  # ten batches, two for each step
+
+
 def test_nothing_to_resume_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     vae = small(flow=False)
     fit(vae, clusters(80), resume=True, out=tmp_path, max_epochs=1)
@@ -303,6 +394,43 @@ def test_a_nan_from_the_last_step_of_an_epoch_is_not_saved(tmp_path: Path) -> No
         fit(small(), objective=objective, out=tmp_path, max_epochs=4)
     state = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
     assert state["global_step"] == 10
+
+
+def test_a_tally_knows_the_means_and_the_first_that_is_not_finite() -> None:
+    tally = Tally()
+    assert tally.first_not_finite() is None
+    assert tally.means() == {}
+    for step, value in enumerate([1.0, 3.0]):
+        tally.add({"loss": torch.tensor(value), "rate": torch.tensor(2.0)}, step, step)
+    assert tally.first_not_finite() is None
+    assert {name: float(mean) for name, mean in tally.means().items()} == {"loss": 2, "rate": 2}
+    for step, value in ((7, math.inf), (8, math.nan), (9, 1.0)):
+        tally.add({"loss": torch.tensor(5.0), "rate": torch.tensor(value)}, step, step - 6)
+    found = tally.first_not_finite()
+    assert found is not None
+    values, step, batch = found
+    assert {name: float(value) for name, value in values.items()} == {"loss": 5, "rate": math.inf}
+    assert (step, batch) == (7, 1)
+
+
+@pytest.mark.gpu
+def test_training_on_an_accelerator_waits_once_an_interval() -> None:
+    class Strict(pl.Callback):
+        def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
+            due = (trainer.global_step + 1) % 5 == 0
+            # The first steps compile and capture.
+            strict = trainer.global_step > 2 and not due
+            torch.cuda.set_sync_debug_mode("error" if strict else "default")
+
+        def on_train_batch_end(self, *_: Any) -> None:
+            torch.cuda.set_sync_debug_mode("default")
+
+    settings = {"accelerator": "gpu", "enable_progress_bar": False, "log_every_n_steps": 5}
+    diary, data = Diary(), clusters()
+    svae.fit(small(), data, compile=True, max_epochs=4, callbacks=[Strict()], **settings)
+    assert set(data._moved) == {"train", "validation"}
+    svae.fit(small(), clusters(), compile=False, max_epochs=2, callbacks=[diary], **settings)
+    assert all(math.isfinite(loss) for loss in diary.losses.values())
 
 
 def test_a_nan_in_the_flow_is_named() -> None:

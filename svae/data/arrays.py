@@ -61,6 +61,18 @@ class ArraySet(Dataset[Batch]):
         factors = None if self.factors is None else self.factors.index_select(0, indices)
         return Batch(self.x.index_select(0, indices), y, factors)
 
+    @property
+    def n_bytes(self) -> int:
+        """Size in memory."""
+        return sum(t.nbytes for t in (self.x, self.y, self.factors) if t is not None)
+
+    def to(self, device: torch.device) -> "ArraySet":
+        """The same examples on a device, where :meth:`batch` then gathers them."""
+        parts = (None if t is None else t.to(device) for t in (self.x, self.y, self.factors))
+        x, y, factors = parts
+        assert x is not None
+        return ArraySet(x, y, factors)
+
     def subset(self, indices: Int64[Tensor, " n"]) -> "ArraySet":
         """A set of its own with the examples at ``indices``, in that order."""
         return ArraySet(*self.batch(indices))

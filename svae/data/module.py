@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
+import torch
 import torch.distributed
 from pytorch_lightning import LightningDataModule
 from torch import Tensor
@@ -9,6 +10,8 @@ from torch import Tensor
 from svae.data.arrays import ArraySet, BatchLoader
 from svae.data.batch import Batch, as_floats
 from svae.data.check import check_splits
+
+SHARE_OF_MEMORY = 0.25  # of what an accelerator has free, that a set may take
 
 
 class ArrayData(LightningDataModule):
@@ -64,6 +67,21 @@ class ArrayData(LightningDataModule):
         self.batch_size = batch_size
         self.seed = seed
         self.augment = augment
+        self._moved: dict[str, ArraySet] = {}
+
+    def _near(self, name: str) -> ArraySet:
+        """A set where it is used: on the trainer's accelerator if it fits there easily."""
+        part = getattr(self, name)
+        device = torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
+        if device.type != "cuda":
+            return part
+        held = self._moved.get(name)
+        if held is None or held.x.device != device:
+            free, _ = torch.cuda.mem_get_info(device)
+            if part.n_bytes > SHARE_OF_MEMORY * free:
+                return part
+            held = self._moved[name] = part.to(device)
+        return held
 
     @property
     def x_shape(self) -> tuple[int, ...]:
@@ -80,7 +98,7 @@ class ArrayData(LightningDataModule):
         distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
         world_size = torch.distributed.get_world_size() if distributed else 1
         return BatchLoader(
-            self.train,
+            self._near("train"),
             self.batch_size,
             shuffle=True,
             seed=self.seed,
@@ -89,7 +107,7 @@ class ArrayData(LightningDataModule):
 
     def val_dataloader(self) -> BatchLoader:
         """Every validation example, in a fixed order."""
-        return BatchLoader(self.validation, self.batch_size)
+        return BatchLoader(self._near("validation"), self.batch_size)
 
     def test_dataloader(self) -> BatchLoader:
         """Every test example, in a fixed order."""

@@ -112,9 +112,12 @@ def trainer_settings(folder: Path, wanted: Mapping[str, Any], keep: bool = True)
         settings["strategy"] = strategy
     callbacks = settings.get("callbacks") or []
     callbacks = list(callbacks) if isinstance(callbacks, Sequence) else [callbacks]
-    callbacks.append(
-        RichProgressBar() if settings["enable_progress_bar"] and bar else PlainProgress()
-    )
+    if settings["enable_progress_bar"] and bar:
+        # The bar reads its numbers at every refresh, which waits for an accelerator.
+        interval = settings.get("log_every_n_steps", 50) if torch.cuda.is_available() else 1
+        callbacks.append(RichProgressBar(refresh_rate=interval))
+    else:
+        callbacks.append(PlainProgress())
     # The best first: the last holds its place. `save_last` writes only when the best improves.
     for name, monitor in (("best", "validation/loss"), ("last", None)):
         checkpoint = ModelCheckpoint(

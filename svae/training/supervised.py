@@ -83,7 +83,7 @@ class SVAEModule(pl.LightningModule):
         self._codes_epoch = -1
         self._losses: dict[bool, Loss] = {}
         self._scheduled: tuple[tuple[float, ...], Tensor] | None = None
-        self._tally = Tally()
+        self._tallies = {False: Tally(), True: Tally()}  # by phase, as an epoch may hold both
         self._seen: list[tuple[Tensor, Tensor]] = []
         self._scored_phase = 0
 
@@ -146,7 +146,7 @@ class SVAEModule(pl.LightningModule):
 
     def on_train_epoch_start(self) -> None:
         """Starts the sums of an epoch."""
-        self._tally = Tally()
+        self._tallies = {False: Tally(), True: Tally()}
         self._seed_augmentation()
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
@@ -184,7 +184,7 @@ class SVAEModule(pl.LightningModule):
         else:
             inputs = [x, y, self._weights(x)]
         loss, values = self._loss(*inputs)
-        tally = self._tally
+        tally = self._tallies[self.fitting_flow]
         tally.add(values, self.global_step, batch_idx)
         due = (self.global_step + 1) % self.trainer.log_every_n_steps == 0  # pyright: ignore
         if due or self.device.type == "cpu":  # elsewhere a look at the values waits for them
@@ -228,8 +228,8 @@ class SVAEModule(pl.LightningModule):
         return self._scheduled[1]
 
     def _say_compiled(self, seconds: float) -> None:
-        what = "flow" if self.fitting_flow else "model and guide"
-        self.print(f"compiled the training step of the {what} in {seconds:.0f} s")
+        what = "the flow" if self.fitting_flow else "model and guide"
+        self.print(f"the step of {what} runs from a graph, made in {seconds:.0f} s")
 
     @torch.no_grad()
     def _draw_codes(self) -> None:
@@ -257,7 +257,8 @@ class SVAEModule(pl.LightningModule):
 
     def on_train_epoch_end(self) -> None:
         """Logs the means of the epoch."""
-        for name, mean in self._tally.means().items():
+        means = self._tallies[False].means() | self._tallies[True].means()
+        for name, mean in means.items():
             self.log(f"train/{name}", mean, sync_dist=True, batch_size=1)
 
     @pyro.validation_enabled(False)
@@ -273,7 +274,7 @@ class SVAEModule(pl.LightningModule):
         values = _named(loss, terms)
         values = {k: v for k, v in values.items() if not k.startswith("active")}
         if not torch.isfinite(loss):  # the last step spoilt the weights: they must not be saved
-            self._stop_if_not_finite(self._tally)
+            self._stop_if_not_finite(self._tallies[self.fitting_flow])
             self._stop(values, f"validation batch {batch_idx}")
         values["accuracy"] = (logits.argmax(-1) == y).float().mean()
         for name, value in values.items():

@@ -149,3 +149,14 @@ def test_stratified_order_shuffles_within_a_class() -> None:
     a, again, b = (stratified_order(y, seed) for seed in (0, 0, 1))
     assert torch.equal(a, again)
     assert not torch.equal(a, b)
+
+
+def test_a_set_moves_with_all_its_parts() -> None:
+    examples = ArraySet(torch.zeros(4, 1, 8, 8, dtype=torch.uint8), torch.arange(4))
+    assert examples.n_bytes == 4 * 64 + 4 * 8
+    moved = examples.to(torch.device("meta"))
+    assert moved.x.device.type == "meta"
+    assert moved.y is not None
+    assert moved.y.device.type == "meta"
+    assert moved.x.dtype == torch.uint8
+    assert ArraySet(examples.x).to(torch.device("meta")).y is None
