@@ -70,7 +70,7 @@ def parser() -> argparse.ArgumentParser:
     )
     options.add_argument("--penalty-weight", type=float, default=10.0)
     options.add_argument("--beta-class", type=float, default=10.0)
-    options.add_argument("--beta-style", type=float, default=0.35)
+    options.add_argument("--beta-style", type=float, default=0.3)
     options.add_argument("--label-weight", type=float, default=50.0)
     options.add_argument("--n-class", type=int, default=8)
     options.add_argument("--n-nuisance", type=int, default=16)

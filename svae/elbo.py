@@ -100,7 +100,7 @@ class SupervisedELBO(nn.Module):
         self,
         *,
         beta_class: float = 10.0,
-        beta_style: float = 0.35,
+        beta_style: float = 0.3,
         label_weight: float = 50.0,
         warm_up: int = 0,
         particles: int = 1,
