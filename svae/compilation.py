@@ -115,7 +115,7 @@ class CompiledLoss:
         precision = _autocast(inputs[0].device.type)
         key = (precision, *((x.shape, x.dtype, x.device) for x in inputs))
         graph = self._graphs.get(key)
-        if graph is not None and graph.holds():
+        if graph is not None and graph.changed() is None:
             return graph
         if graph is None and len(self._graphs) >= self.max_graphs:
             return None
@@ -146,13 +146,10 @@ class CompiledLoss:
         pending = [m for m in self.module.modules() if getattr(m, "needs_data", False)]
         if not pending:
             return
-        skipped = {id(b) for m in pending for b in m.buffers()}
-        kept = {b: b.clone() for b in self.module.buffers() if id(b) not in skipped}
-        devices = [inputs[0].device] if inputs[0].is_cuda else []
-        with torch.no_grad(), torch.random.fork_rng(devices), pyro.validation_enabled(False):
+        started = {id(b) for m in pending for b in m.buffers()}
+        others = [b for b in self.module.buffers() if id(b) not in started]
+        with torch.no_grad(), pyro.validation_enabled(False), _undone(others, inputs[0].device):
             self.loss(*inputs)
-            for buffer, value in kept.items():
-                buffer.copy_(value)
 
     def _give_up(self, reason: str) -> None:
         self.reason = reason
@@ -211,23 +208,15 @@ class _Graph:
             # The generator's own numbers, so that a graph changes no result beyond rounding.
             options: dict[str, Any] = {"fallback_random": True}
             run = torch.compile(graph, fullgraph=True, dynamic=False, options=options)
-            self._try(run, inputs)
+            with _plain(self.device), _undone(self._state, inputs[0].device):
+                run(*self._state, *inputs)  # which is when it compiles
         self._run = _CudaGraph(run, self._state, inputs) if self.device == "cuda" else run
 
-    def _try(self, run: Callable[..., list[Tensor]], inputs: tuple[Tensor, ...]) -> None:
-        """Runs once on copies, which is when Inductor compiles."""
-        copies = [t.detach().clone() for t in self._state]
-        devices = [inputs[0].device] if self.device == "cuda" else []
-        with _plain(self.device), torch.random.fork_rng(devices):
-            run(*copies, *inputs)
-
-    def holds(self) -> bool:
-        """Whether everything that was recorded as a constant still is what it was."""
-        return self._guards.changed() is None
-
     def changed(self) -> str | None:
-        """The first constant that is no longer what it was."""
-        return self._guards.changed()
+        """The first of what was recorded as a constant that is no longer what it was."""
+        return self._guards.changed() or (
+            self._run.moved() if isinstance(self._run, _CudaGraph) else None
+        )
 
     def run(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, list[Tensor]]:
         """All values in one vector, the loss first, and the gradients."""
@@ -248,11 +237,10 @@ class _CudaGraph:
         self, run: Callable[..., list[Tensor]], state: list[Tensor], inputs: tuple[Tensor, ...]
     ) -> None:
         self._inputs = [x.clone() for x in inputs]
-        self._addresses = [t.data_ptr() for t in state]
-        kept = [t.detach().clone() for t in state]
+        self._state = [(t, t.data_ptr()) for t in state]
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
-        with _plain("cuda"), torch.random.fork_rng([inputs[0].device]):
+        with _plain("cuda"), _undone(state, inputs[0].device):
             with torch.cuda.stream(stream):  # libraries allocate at their first calls
                 for _ in range(3):
                     run(*state, *self._inputs)
@@ -260,8 +248,11 @@ class _CudaGraph:
             self._graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(self._graph):
                 self._outputs = run(*state, *self._inputs)
-            for tensor, value in zip(state, kept, strict=True):  # buffers have moved
-                tensor.data.copy_(value)
+
+    def moved(self) -> str | None:
+        """Says so where a tensor of the module lies elsewhere than while capturing."""
+        same = all(t.data_ptr() == address for t, address in self._state)
+        return None if same else "where the module lies in memory"
 
     def __call__(self, *tensors: Tensor) -> list[Tensor]:
         for held, new in zip(self._inputs, tensors[-len(self._inputs) :], strict=True):
@@ -434,6 +425,16 @@ def _plain(device: str) -> Iterator[None]:
     """The casts and the gradient are operations of the graph already."""
     with torch.no_grad(), torch.autocast(device, enabled=False):
         yield
+
+
+@contextmanager
+def _undone(tensors: list[Tensor], device: torch.device) -> Iterator[None]:
+    """What runs inside neither changes these tensors nor draws from the generators."""
+    kept = [t.detach().clone() for t in tensors]
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        yield
+    for tensor, value in zip(tensors, kept, strict=True):
+        tensor.data.copy_(value)
 
 
 @contextmanager

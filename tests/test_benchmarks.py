@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import against_classifier, choices, core, import_time
+from benchmarks import against_classifier, choices, core, import_time, speed
 
 
 def test_the_plain_classifier_runs_whole(tmp_path: Path) -> None:
@@ -98,3 +98,34 @@ def test_the_tables_of_the_documentation_are_those_of_the_results(tmp_path: Path
     assert written
     for path in written:
         assert path.read_text() == (choices.TABLES / path.name).read_text(), path.name
+
+
+@pytest.mark.parametrize("kind", speed.NETWORKS)
+def test_the_loss_by_hand_is_the_one_that_is_defined_in_pyro(kind: str) -> None:
+    assert speed.check_equality(kind) < 1e-6
+
+
+@pytest.mark.slow
+def test_the_speed_benchmark_runs_whole(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- speed: begin -->\nold\n<!-- speed: end -->\nafter\n")
+    speed.main(["--quick", f"--results={tmp_path}", f"--page={page}"])
+    found = json.loads((tmp_path / "speed_cpu.json").read_text())
+    assert set(found["rows"]["steps"]) == {"mlp 32", "conv 32"}
+    claims = {claim["id"]: claim for claim in found["claims"]}
+    assert claims["speed.cpu.mlp.32"]["measured"] > 0
+    assert claims["speed.cpu.mlp.128"]["why"] == "not part of this run"
+    promised = json.loads((tmp_path / "speed_cuda.json").read_text())["claims"]
+    assert {claim["why"] for claim in promised} == {"no GPU"}
+    text = page.read_text()
+    assert text.startswith("before")
+    assert text.endswith("after\n")
+    assert "| svae, compiled |" in text
+    assert "old" not in text
+
+
+def test_the_table_of_speed_is_that_of_the_results(tmp_path: Path) -> None:
+    page = tmp_path / "README.md"
+    page.write_text(speed.README.read_text())
+    speed.write_table(speed.RESULTS, page)
+    assert page.read_text() == speed.README.read_text()

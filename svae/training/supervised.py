@@ -144,6 +144,11 @@ class SVAEModule(pl.LightningModule):
             border = min(max(round(border / per_epoch), 1), epochs - 1) * per_epoch
         return round(border)
 
+    def on_fit_end(self) -> None:
+        """Lets go of the compiled graphs and the codes, which a trained model has no use for."""
+        self._losses.clear()
+        self._codes, self._codes_epoch = None, -1
+
     def on_train_epoch_start(self) -> None:
         """Starts the sums of an epoch."""
         self._tallies = {False: Tally(), True: Tally()}
