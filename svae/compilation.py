@@ -7,7 +7,6 @@ Parameters, buffers, batch and schedule values are inputs of the graph. Noise is
 generator in the same order as without a graph: the same seed gives the same losses either way.
 """
 
-import copy
 import random
 import sysconfig
 import time
@@ -353,54 +352,70 @@ class _Holder(nn.Module):
 class _Guards:
     """Everything of a module that a record holds as a constant.
 
-    Simple attributes by their value, tensors by what they are: a parameter or buffer may change in
-    place, being an input of the graph, a tensor that is neither may not.
+    Attributes by their value, parameters, buffers and sub-modules by what they are: parameters and
+    buffers may change in place, being inputs of the graph; a tensor that is neither may not.
     """
 
     def __init__(self, module: nn.Module) -> None:
-        self._plain: list[tuple[dict[str, Any], str, Any, str]] = []
-        self._tensors: list[tuple[dict[str, Any], str, Tensor, bool, str]] = []
-        self._hidden: list[tuple[Tensor, int, str]] = []
+        self._simple: list[tuple[dict[str, Any], str, Any, str]] = []
+        self._others: list[tuple[dict[str, Any], str, Any, str]] = []
+        self._held: list[tuple[dict[str, Any], str, Any, str]] = []
+        self._trained: list[tuple[Tensor, bool, str]] = []
         for path, part in module.named_modules():
-            attributes = {k: v for k, v in part.__dict__.items() if k not in _OWN}
-            for name, value in attributes.items():
-                if isinstance(value, Tensor):
-                    self._hidden.append((value, value._version, f"{path}.{name}"))
-                elif _is_plain(value):
-                    held = (part.__dict__, name, copy.deepcopy(value), f"{path}.{name}")
-                    self._plain.append(held)
-            hidden = {k: v for k, v in attributes.items() if isinstance(v, Tensor)}
-            for held, tensors in (
-                (part.__dict__, hidden),
-                (part._parameters, part._parameters),
-                (part._buffers, part._buffers),
-            ):
-                self._tensors += [
-                    (held, name, tensor, tensor.requires_grad, f"{path}.{name}")
-                    for name, tensor in tensors.items()
-                    if tensor is not None
-                ]
+            for name, value in part.__dict__.items():
+                place = (part.__dict__, name)
+                if name in _OWN:
+                    continue
+                if isinstance(value, _SIMPLE):
+                    self._simple.append((*place, value, f"{path}.{name}"))
+                else:
+                    self._others.append((*place, _snapshot(value), f"{path}.{name}"))
+                    self._held.append((*place, value, f"{path}.{name}"))
+            for held in (part._parameters, part._buffers, part._modules):
+                self._held += [(held, n, value, f"{path}.{n}") for n, value in held.items()]
+            tensors = {**part._parameters, **part._buffers}.items()
+            self._trained += [
+                (t, t.requires_grad, f"whether {path}.{name} requires a gradient")
+                for name, t in tensors
+                if t is not None
+            ]
 
     def changed(self) -> str | None:
         """The path of the first of them that is not what it was."""
-        for held, name, value, path in self._plain:
-            if held.get(name, self) != value:
+        for held, name, value, path in self._simple:
+            now = held.get(name, self)
+            if now is not value and now != value:
                 return path.lstrip(".")
-        for held, name, value, trained, path in self._tensors:
-            if held.get(name) is not value or value.requires_grad is not trained:
+        for held, name, value, path in self._held:
+            if held.get(name, self) is not value:
                 return path.lstrip(".")
-        for tensor, version, path in self._hidden:
-            if tensor._version != version:
+        for tensor, trained, path in self._trained:
+            if tensor.requires_grad is not trained:
+                return path
+        for held, name, value, path in self._others:
+            if _snapshot(held.get(name)) != value:
                 return path.lstrip(".")
         return None
 
 
-def _is_plain(value: object) -> bool:
-    if isinstance(value, dict):
-        return all(_is_plain(v) for v in value.values())
-    if isinstance(value, list | tuple | set | frozenset):
-        return all(_is_plain(v) for v in value)
-    return isinstance(value, bool | int | float | str | None)
+_SIMPLE = (bool, int, float, str, type(None))
+
+
+def _snapshot(value: Any, depth: int = 3) -> Any:
+    """Something to compare an attribute with later: values inside containers and plain objects."""
+    if isinstance(value, _SIMPLE):
+        return value
+    if isinstance(value, Tensor):
+        return id(value), value._version
+    if isinstance(value, np.ndarray):
+        return value.tobytes()
+    if depth and isinstance(value, dict):
+        return [(key, _snapshot(item, depth - 1)) for key, item in value.items()]
+    if depth and isinstance(value, list | tuple):
+        return [_snapshot(item, depth - 1) for item in value]
+    if depth and hasattr(value, "__dict__") and not isinstance(value, nn.Module | type):
+        return id(value), _snapshot(vars(value), depth - 1)
+    return id(value)
 
 
 def _generators() -> tuple[object, ...]:

@@ -4,6 +4,7 @@ import itertools
 import random
 import warnings
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -349,12 +350,15 @@ class Awkward(nn.Module):
         self.count = 0
         self.scale = 1.0
         self.table = {"offsets": [0.0, 0.5]}
+        self.offsets = [torch.zeros(()), torch.ones(())]
+        self.settings = SimpleNamespace(shift=0.0)
         self.hidden = torch.zeros(())
         self.running: Tensor
         self.register_buffer("running", torch.zeros(()))
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> None:
-        loc = SPLIT.split(self.twist(self, self.net(x)) * self.scale + self.table["offsets"][0])
+        shift = self.table["offsets"][0] + self.offsets[0] + self.settings.shift
+        loc = SPLIT.split(self.twist(self, self.net(x)) * self.scale + shift)
         with pyro.plate("batch", len(x)):
             pyro.sample("z_class", dist.Normal(loc.z_class, 0.1).to_event(1))
             pyro.sample("style", dist.Normal(loc.z_nuisance, 0.1).to_event(1))
@@ -448,6 +452,18 @@ def change_mode(guide: Awkward) -> None:
     guide.train(not guide.training)
 
 
+def change_tensor_in_list(guide: Awkward) -> None:
+    guide.offsets[0].add_(1.0)
+
+
+def change_object(guide: Awkward) -> None:
+    guide.settings.shift += 1.0
+
+
+def change_module(guide: Awkward) -> None:
+    guide.net = nn.Linear(N_X, SPLIT.n_features)
+
+
 def freeze(guide: Awkward) -> None:
     guide.net.bias.requires_grad_(False)
 
@@ -456,7 +472,13 @@ def replace(guide: Awkward) -> None:
     guide.net.weight = nn.Parameter(guide.net.weight.detach() + 1)
 
 
-@pytest.mark.parametrize("change", [change_scale, change_table, change_mode, freeze, replace])
+CHANGES = [
+    *(change_scale, change_table, change_tensor_in_list, change_object, change_mode),
+    *(change_module, freeze, replace),
+]
+
+
+@pytest.mark.parametrize("change", CHANGES)
 def test_a_change_from_outside_is_recorded_anew(change: Callable[[Awkward], None]) -> None:
     guide = Awkward(lambda guide, loc: loc + guide.training)
     parts = built(guide=guide)

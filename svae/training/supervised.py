@@ -166,14 +166,22 @@ class SVAEModule(pl.LightningModule):
             self._draw_codes()
         # All processes choose the same codes, and each takes its share of them.
         rank = 0 if self.fitting_flow else self.global_rank
-        torch.manual_seed(_mixed(self.seed, self.global_step, rank))
+        self._seed_all(_mixed(self.seed, self.global_step, rank))
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         """Sets the noise of the next batch's augmentation, which comes before its step."""
         self._seed_augmentation()
 
+    def _seed_all(self, seed: int) -> None:
+        """As torch.manual_seed, which formats the whole stack where CUDA is there but not used."""
+        torch.default_generator.manual_seed(seed)
+        if self.device.type == "cuda":
+            torch.cuda.manual_seed(seed)
+        elif self.device.type == "mps":
+            torch.mps.manual_seed(seed)
+
     def _seed_augmentation(self) -> None:
-        torch.manual_seed(_mixed(self.seed, self.global_step, self.global_rank, 1))
+        self._seed_all(_mixed(self.seed, self.global_step, self.global_rank, 1))
 
     # Pyro's own validation stops at a NaN too, without saying in which term.
     @pyro.validation_enabled(False)
@@ -244,7 +252,7 @@ class SVAEModule(pl.LightningModule):
         an epoch, and on clean images also where training augments them.
         """
         train = self.trainer.datamodule.train  # pyright: ignore[reportAttributeAccessIssue]
-        torch.manual_seed(_mixed(self.seed, self.current_epoch, self.global_rank, 2))
+        self._seed_all(_mixed(self.seed, self.current_epoch, self.global_rank, 2))
         n_used = int(self.trainer.num_training_batches) * self.recipe.flow_batch_size
         n = max(1, round(n_used / len(train)))
         parts = []
@@ -270,7 +278,7 @@ class SVAEModule(pl.LightningModule):
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """The objective under the prior of the phase, accuracy and active units."""
         x, y = _labelled(batch)
-        torch.manual_seed(_mixed(self.seed, batch_idx, -1))
+        self._seed_all(_mixed(self.seed, batch_idx, -1))
         vae = self.vae if self.fitting_flow else self._first[0]
         loss, terms = self.objective(vae, x, y)
         z_class, style = means(vae.guide, x)
