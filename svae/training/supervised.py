@@ -233,11 +233,12 @@ class SVAEModule(pl.LightningModule):
         return loss, {"flow_loss": loss}
 
     def _weights(self, x: Tensor) -> Tensor:
-        """The weights of the step as a tensor, copied to the device only when they change."""
+        """The weights of the step as a tensor on the device, made only when they change."""
         weights = tuple(self.objective.weights(self.global_step).values())
         if self._scheduled is None or self._scheduled[0] != weights:
             dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
-            self._scheduled = weights, torch.tensor(weights, dtype=dtype, device=x.device)
+            filled = [x.new_full((1,), weight, dtype=dtype) for weight in weights]
+            self._scheduled = weights, torch.cat(filled)
         return self._scheduled[1]
 
     def _say_compiled(self, seconds: float) -> None:

@@ -27,13 +27,15 @@ class Tally:
     def add(self, values: Values, step: int, batch: int) -> None:
         """Counts the values of one step."""
         vector = torch.stack([value.detach().float() for value in values.values()])
-        place = vector.new_tensor([step, batch], dtype=torch.float64)
+        # Filled, not copied: a copy from the host would wait for the device.
+        places = [vector.new_full((1,), place) for place in (step, batch)]
+        place = torch.cat(places)
         if self._total is None:
             self.names, self._total = list(values), torch.zeros_like(vector)
-            self._first = torch.cat([-torch.ones_like(place), vector.double()])
+            self._first = torch.cat([-torch.ones_like(place), vector])
         assert self._first is not None
         bad = ~vector.sum().isfinite() & (self._first[0] < 0)
-        self._first = torch.where(bad, torch.cat([place, vector.double()]), self._first)
+        self._first = torch.where(bad, torch.cat([place, vector]), self._first)
         self._total += vector
         self._count += 1
 
