@@ -12,15 +12,19 @@ import sysconfig
 import time
 import traceback
 import warnings
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pyro
 import torch
 from torch import Tensor, nn
+
+from svae.sites import keep_parameters_local
 
 __all__ = ["CompiledLoss", "NotCompiled", "Values"]
 
@@ -31,7 +35,9 @@ MAX_RENEWALS = 4  # of one loss, after attributes of its module have changed
 
 _HERE = Path(__file__)
 _OTHERS = tuple({sysconfig.get_path("purelib"), sysconfig.get_path("stdlib")})
-_OWN = nn.Module().__dict__.keys() - {"training"}  # what every module has, and no schedule is
+# What every module has and is looked at in its own way, or not at all.
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks")
+_OWN = (nn.Module().__dict__.keys() - {"training", *_HOOKS}) | {"_pyro_context"}
 
 
 class NotCompiled(UserWarning):
@@ -49,12 +55,14 @@ class CompiledLoss:
     without gradient. The gradient with respect to all parameters of ``module`` that require one is
     part of the graph, so ``backward`` only hands it over.
 
-    Wrong answers are refused, not given. A loss that needs the *value* of a tensor (``.item()``,
-    ``if``, a shape that depends on data), changes an attribute of a module while it runs, or draws
-    from Python's or NumPy's generators cannot be repeated from a record: it runs as it is written,
-    after one :class:`NotCompiled` warning with the line and the reason. Modes, simple attributes
-    and which parameters require a gradient are compared before every step, and a change is
-    recorded anew. What a plain function keeps outside of ``module`` cannot be seen.
+    A loss that needs the *value* of a tensor (``.item()``, ``if``, a shape that depends on data),
+    changes an attribute of a module while it runs, or takes numbers from elsewhere than torch's
+    generator cannot be repeated from a record: it runs as it is written, after one
+    :class:`NotCompiled` warning with the line and the reason. Before it is used, a graph has to
+    give the loss and the gradient of the code that it was recorded from, for the same noise.
+    Modes, hooks, sub-modules, attributes (three levels deep) and which parameters require a
+    gradient are compared before every step, and a change is recorded anew. What a plain function
+    keeps outside of ``module`` cannot be seen.
 
     Args:
         loss: Takes tensors, gives a scalar and a dict of named scalars.
@@ -87,6 +95,7 @@ class CompiledLoss:
     ) -> None:
         if max_graphs < 1:
             raise ValueError(f"max_graphs must be at least 1, got {max_graphs}")
+        keep_parameters_local(module)
         self.loss, self.module = loss, module
         self.compiler, self.max_graphs, self.on_compiled = compiler, max_graphs, on_compiled
         self.n_graphs = 0
@@ -98,7 +107,7 @@ class CompiledLoss:
         """The loss and its named values."""
         graph = self._graph(inputs) if self._possible(inputs) else None
         if graph is None:
-            with pyro.validation_enabled(False):
+            with _as_in_training():
                 return self.loss(*inputs)
         values, gradients = graph.run(inputs)
         loss = _HandOver.apply(values[0], gradients, *graph.trainable)
@@ -125,14 +134,17 @@ class CompiledLoss:
                 return None
         start = time.perf_counter()
         try:
-            with _fallible():
+            with warnings.catch_warnings():
+                warnings.simplefilter(
+                    "ignore"
+                )  # what a compiler warns of is not the user's affair
                 self._initialise(inputs)
                 graph = _Graph(self.loss, self.module, inputs, precision, self.compiler)
         except _Refused as refusal:
             self._give_up(str(refusal))
             return None
         except Exception as error:  # noqa: BLE001 - whatever is wrong with it, eager code decides
-            self._give_up(f"{_line(error)}: {_first_sentence(error)}")
+            self._give_up(f"{_line(error)}: {_meaning(error)}")
             return None
         self._graphs[key] = graph
         self.n_graphs += 1
@@ -147,7 +159,7 @@ class CompiledLoss:
             return
         started = {id(b) for m in pending for b in m.buffers()}
         others = [b for b in self.module.buffers() if id(b) not in started]
-        with torch.no_grad(), pyro.validation_enabled(False), _undone(others, inputs[0].device):
+        with torch.no_grad(), _as_in_training(), _undone(others, inputs[0].device):
             self.loss(*inputs)
 
     def _give_up(self, reason: str) -> None:
@@ -193,11 +205,10 @@ class _Graph:
         compiler: bool | None,
     ) -> None:
         self.device = inputs[0].device.type
-        self._guards = _Guards(module)
-        state = {**dict(module.named_parameters()), **dict(module.named_buffers())}
-        self._state = list(state.values())
-        record = _Record(loss, module, state, precision)
-        graph = record.of(inputs, self._guards)
+        self._state = [*module.parameters(), *module.buffers()]
+        wanted = _Outcome.of_loss(loss, module, self._state, inputs)
+        record = _Record(loss, module, self._state, precision)
+        graph = record.of(inputs)
         self.names = record.names
         self.trainable = [self._state[i] for i in record.trained]
         run: Callable[..., list[Tensor]] = graph
@@ -207,9 +218,13 @@ class _Graph:
             # The generator's own numbers, so that a graph changes no result beyond rounding.
             options: dict[str, Any] = {"fallback_random": True}
             run = torch.compile(graph, fullgraph=True, dynamic=False, options=options)
-            with _plain(self.device), _undone(self._state, inputs[0].device):
-                run(*self._state, *inputs)  # which is when it compiles
+        with _plain(self.device), _undone(self._state, inputs[0].device):
+            values, *gradients = run(*self._state, *inputs)  # which is when it compiles
+            found = _Outcome(values[0], dict(zip(record.trained, gradients, strict=True)))
+        if (difference := found.differs(wanted, 0.05 if precision else 1e-2)) is not None:
+            raise _Refused(f"{difference} of the graph is another than that of the loss")
         self._run = _CudaGraph(run, self._state, inputs) if self.device == "cuda" else run
+        self._guards = _Guards(module)
 
     def changed(self) -> str | None:
         """The first of what was recorded as a constant that is no longer what it was."""
@@ -261,40 +276,96 @@ class _CudaGraph:
         return [self._outputs[0].clone(), *self._outputs[1:]]
 
 
+class _Outcome:
+    """What one run gives: the loss, the gradient by number of the tensor, the generator after."""
+
+    def __init__(self, loss: Tensor, gradients: dict[int, Tensor]) -> None:
+        self.loss, self.gradients = loss.detach().double(), gradients
+        self.generator = torch.get_rng_state()
+
+    @classmethod
+    def of_loss(
+        cls, loss: Loss, module: nn.Module, state: list[Tensor], inputs: tuple[Tensor, ...]
+    ) -> "_Outcome":
+        """Runs the loss as it is written, and undoes what that changed.
+
+        Raises:
+            _Refused: If an attribute changes meanwhile.
+        """
+        hidden = _tensors_of(module)
+        versions = [t._version for t in hidden.values()]
+        trainable = [i for i, t in enumerate(state) if t.requires_grad]
+        with _as_in_training(), _undone([*state, *hidden.values()], inputs[0].device):
+            with _Preserved(module) as preserved:
+                value, _ = loss(*inputs)
+                _refuse(preserved.changed())
+            for (path, tensor), version in zip(hidden.items(), versions, strict=True):
+                _refuse(None if tensor._version == version else path)
+            found = torch.autograd.grad(value, [state[i] for i in trainable], allow_unused=True)
+            pairs = zip(trainable, found, strict=True)
+            return cls(value, {i: g.detach() for i, g in pairs if g is not None})
+
+    def differs(self, other: "_Outcome", tolerance: float) -> str | None:
+        """What of both differs by more than rounding; nothing where one is not finite."""
+        if not (self.loss.isfinite() and other.loss.isfinite()):
+            return None
+        if not torch.isclose(self.loss, other.loss, rtol=tolerance, atol=1e-6):
+            return "the loss"
+        if not torch.equal(self.generator, other.generator):
+            return "the use of the generator"
+        if self.gradients.keys() != other.gradients.keys():
+            return "the set of parameters with a gradient"
+        total = sum(g.double().square().sum() for g in other.gradients.values())
+        error = sum(
+            (g - other.gradients[i]).double().square().sum() for i, g in self.gradients.items()
+        )
+        return "the gradient" if error > tolerance**2 * total + 1e-12 else None
+
+
+def _refuse(changed: str | None) -> None:
+    if changed is not None:
+        raise _Refused(
+            f"{changed.strip()} changes while the loss runs, which a graph cannot repeat"
+        )
+
+
 class _Record:
     """Records the operations of a loss and its gradient.
 
     Args:
         loss: As in :class:`CompiledLoss`.
         module: As there.
-        state: Its parameters and buffers by name, the first inputs of the graph.
+        state: Its parameters and buffers, the first inputs of the graph.
         precision: What autocast casts to, or None.
     """
 
     def __init__(
-        self,
-        loss: Loss,
-        module: nn.Module,
-        state: dict[str, Tensor],
-        precision: torch.dtype | None,
+        self, loss: Loss, module: nn.Module, state: list[Tensor], precision: torch.dtype | None
     ) -> None:
-        self.holder, self.state, self.precision = _Holder(module, loss), state, precision
+        self.loss, self.module, self.state, self.precision = loss, module, state, precision
         self.names: list[str] = []
         self.trained: list[int] = []
 
-    def of(self, inputs: tuple[Tensor, ...], guards: "_Guards") -> Any:
+    def of(self, inputs: tuple[Tensor, ...]) -> Any:
         """The graph: from state and inputs to the values in one vector, then gradients.
 
         Raises:
             _Refused: If what ran once would run otherwise the next time.
         """
-        generators = _generators()
         graph = self._trace(inputs)
-        if (changed := guards.changed()) is not None:
-            raise _Refused(f"{changed} changes while the loss runs, which a graph cannot repeat")
-        # Something drew from them, maybe only a type checker: a second record would tell.
-        if _generators() != generators and not _equal(graph, self._trace(inputs)):
-            raise _Refused("numbers are drawn from Python's or NumPy's generator; draw with torch")
+        # A number from another generator, a counter or an iterator is another the second time.
+        if not _equal(graph, self._trace(inputs)):
+            raise _Refused(
+                "two records differ: a number comes from elsewhere than torch's generator, from a "
+                "counter or an iterator"
+            )
+        for node in graph.graph.find_nodes(op="get_attr"):
+            constant = getattr(graph, str(node.target), None)
+            if isinstance(constant, Tensor) and constant.requires_grad:
+                raise _Refused(
+                    f"a parameter of shape {tuple(constant.shape)} is read that the module does "
+                    "not hold as an attribute"
+                )
         return graph
 
     def _trace(self, inputs: tuple[Tensor, ...]) -> Any:
@@ -303,24 +374,33 @@ class _Record:
 
         # Tensors with a shape and no values: whoever asks for a value fails, with the line.
         fake = FakeTensorMode(allow_non_fake_inputs=True)
-        tensors = [*(t.detach() for t in self.state.values()), *inputs]
-        with pyro.validation_enabled(False), fake:
+        tensors = [*(t.detach() for t in self.state), *inputs]
+        with _as_in_training(), _Preserved(self.module), fake:
             return make_fx(self._step)(*(fake.from_tensor(t) for t in tensors))
 
     def _step(self, *tensors: Tensor) -> list[Tensor]:
         given, batch = tensors[: len(self.state)], tensors[len(self.state) :]
-        trainable = [i for i, t in enumerate(self.state.values()) if t.requires_grad]
+        trainable = [i for i, t in enumerate(self.state) if t.requires_grad]
         live = [t.detach() for t in given]
         for i in trainable:
             live[i].requires_grad_()
-        swapped = {f"module.{name}": t for name, t in zip(self.state, live, strict=True)}
+        place = {id(t): i for i, t in enumerate(self.state)}
+        buffers: list[tuple[dict[str, Any], str, int]] = []
+        # Wherever a module holds one of them, also modules that several others share.
+        for part in self.module.modules():
+            held: dict[str, Any]
+            for held in (part._parameters, part._buffers):
+                for name, tensor in held.items():
+                    if id(tensor) in place:
+                        held[name] = live[place[id(tensor)]]
+                        buffers += [(held, name, place[id(tensor)])] * (held is part._buffers)
         with torch.enable_grad(), _casting(batch[0].device.type, self.precision):
-            value, named = torch.func.functional_call(self.holder, swapped, batch)
+            value, named = self.loss(*batch)
             gradients = torch.autograd.grad(value, [live[i] for i in trainable], allow_unused=True)
-        # A buffer that was not changed in place but replaced.
-        for held, old, new in zip(given, live, swapped.values(), strict=True):
-            if new is not old:
-                held.copy_(new)
+        # Buffers that were replaced, not changed in place: all new values before the first copy.
+        replaced = {i: held[name] for held, name, i in buffers if held[name] is not live[i]}
+        for i, new in {i: new.clone() for i, new in replaced.items()}.items():
+            given[i].copy_(new)
         self.names = list(named)
         self.trained = [i for i, g in zip(trainable, gradients, strict=True) if g is not None]
         values = torch.stack([v.detach().to(value.dtype) for v in (value, *named.values())])
@@ -336,17 +416,6 @@ def _equal(a: Any, b: Any) -> bool:
         and mine.keys() == theirs.keys()
         and all(torch.equal(value, theirs[name]) for name, value in mine.items())
     )
-
-
-class _Holder(nn.Module):
-    """A loss as the forward of the module whose parameters it reads."""
-
-    def __init__(self, module: nn.Module, loss: Loss) -> None:
-        super().__init__()
-        self.module, self.loss = module, loss
-
-    def forward(self, *inputs: Tensor) -> tuple[Tensor, Values]:
-        return self.loss(*inputs)
 
 
 class _Guards:
@@ -407,20 +476,99 @@ def _snapshot(value: Any, depth: int = 3) -> Any:
         return value
     if isinstance(value, Tensor):
         return id(value), value._version
-    if isinstance(value, np.ndarray):
+    if isinstance(value, np.ndarray | np.generic):
         return value.tobytes()
-    if depth and isinstance(value, dict):
-        return [(key, _snapshot(item, depth - 1)) for key, item in value.items()]
-    if depth and isinstance(value, list | tuple):
-        return [_snapshot(item, depth - 1) for item in value]
-    if depth and hasattr(value, "__dict__") and not isinstance(value, nn.Module | type):
-        return id(value), _snapshot(vars(value), depth - 1)
+    if isinstance(value, nn.Module):
+        return id(value), value.training
+    if (inside := _inside(value)) is not None and depth:
+        if isinstance(inside, dict):
+            return id(value), [(key, _snapshot(item, depth - 1)) for key, item in inside.items()]
+        return id(value), [_snapshot(item, depth - 1) for item in inside]
     return id(value)
 
 
-def _generators() -> tuple[object, ...]:
-    kind, keys, *rest = np.random.get_state()  # noqa: NPY002 - the one that users draw from
-    return random.getstate(), kind, np.asarray(keys).tobytes(), *rest
+def _inside(value: Any) -> Any:
+    """The container that holds what a value consists of, or None."""
+    if isinstance(value, dict | list | tuple | set | frozenset | deque):
+        return value
+    if isinstance(value, nn.Module | Tensor | type | ModuleType) or callable(value):
+        return None
+    return getattr(value, "__dict__", None)
+
+
+def _containers(value: Any, depth: int = 3) -> Iterator[Any]:
+    """All containers inside of a value, itself among them."""
+    inside = _inside(value)
+    if inside is None:
+        return
+    yield inside
+    if depth:
+        for item in list(inside.values() if isinstance(inside, dict) else inside):
+            yield from _containers(item, depth - 1)
+
+
+def _attributes(module: nn.Module) -> Iterator[tuple[str, Any]]:
+    for path, part in module.named_modules():
+        for name, value in part.__dict__.items():
+            if name not in _OWN:
+                yield f"{path}.{name}".lstrip("."), value
+
+
+def _tensors_of(module: nn.Module) -> dict[str, Tensor]:
+    """Tensors that a module holds as neither parameter nor buffer, by a path for each."""
+    found: dict[int, tuple[str, Tensor]] = {}
+    for path, value in _attributes(module):
+        items = [value]
+        for inside in _containers(value):
+            items += inside.values() if isinstance(inside, dict) else inside
+        found |= {id(item): (path, item) for item in items if isinstance(item, Tensor)}
+    # Several of one container have one path.
+    return {path + " " * i: tensor for i, (path, tensor) in enumerate(found.values())}
+
+
+class _Preserved:
+    """Puts back what code inside it assigns to attributes of a module, also inside containers."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self._parts = [(path, part) for path, part in module.named_modules()]
+        self._kept: list[tuple[Any, Any, str]] = []
+        for path, part in self._parts:
+            held = (part.__dict__, part._parameters, part._buffers, part._modules)
+            self._kept += [(container, dict(container), path) for container in held]
+        for path, value in _attributes(module):
+            for container in _containers(value):
+                if not isinstance(container, tuple | frozenset):
+                    self._kept.append((container, container.copy(), path))
+
+    def __enter__(self) -> "_Preserved":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for container, kept, _path in self._kept:
+            if isinstance(container, list):
+                container[:] = kept
+            else:
+                container.clear()
+                container.extend(kept) if isinstance(container, deque) else container.update(kept)
+
+    def changed(self) -> str | None:
+        """The path of the first attribute that was assigned; replaced buffers do not count."""
+        for container, kept, path in self._kept:
+            if any(container is part._buffers for _, part in self._parts):
+                continue
+            if isinstance(container, dict):
+                names = container.keys() ^ kept.keys()
+                names |= {n for n in container.keys() & kept.keys() if _new(container[n], kept[n])}
+                if names:
+                    own = any(container is part.__dict__ for _, part in self._parts)
+                    return f"{path}.{min(map(str, names))}".lstrip(".") if own else path
+            elif len(container) != len(kept) or any(map(_new, container, kept)):
+                return path
+        return None
+
+
+def _new(now: Any, before: Any) -> bool:
+    return now is not before and not (isinstance(now, _SIMPLE) and now == before)
 
 
 def _autocast(device: str) -> torch.dtype | None:
@@ -446,17 +594,29 @@ def _plain(device: str) -> Iterator[None]:
 def _undone(tensors: list[Tensor], device: torch.device) -> Iterator[None]:
     """What runs inside neither changes these tensors nor draws from the generators."""
     kept = [t.detach().clone() for t in tensors]
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        yield
-    for tensor, value in zip(tensors, kept, strict=True):
-        tensor.data.copy_(value)
+    try:
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            yield
+    finally:
+        for tensor, value in zip(tensors, kept, strict=True):
+            tensor.data.copy_(value)
 
 
 @contextmanager
-def _fallible() -> Iterator[None]:
-    """What the compiler warns of is not the user's affair."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+def _generators_kept() -> Iterator[None]:
+    """Python's and NumPy's global generators are after it what they were before."""
+    states = random.getstate(), np.random.get_state()  # noqa: NPY002 - the one that users draw from
+    try:
+        yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])  # noqa: NPY002
+
+
+@contextmanager
+def _as_in_training() -> Iterator[None]:
+    """Without Pyro's validation, which looks at values, and its global store of parameters."""
+    with pyro.validation_enabled(False), pyro.settings.context(module_local_params=True):
         yield
 
 
@@ -470,7 +630,7 @@ def _line(error: BaseException) -> str:
     return type(error).__name__
 
 
-def _first_sentence(error: BaseException) -> str:
+def _meaning(error: BaseException) -> str:
     for kind, meaning in MEANINGS.items():
         if kind in f"{type(error).__name__} {error}":
             return meaning

@@ -27,7 +27,7 @@ from svae.independence import Penalty
 from svae.latent import Latent
 from svae.models import SVAE
 from svae.priors import PushForward, noise_of
-from svae.sites import LATENT, log_joint_of
+from svae.sites import LATENT, local_parameters, log_joint_of
 
 __all__ = ["SupervisedELBO", "active_units", "evidence", "without_flow"]
 
@@ -151,6 +151,7 @@ class SupervisedELBO(nn.Module):
         terms = self._terms(model, guide, x, y)[0]
         return {name: terms[name] for name in TERMS}
 
+    @local_parameters
     def _terms(
         self, model: Stochastic, guide: Stochastic, x: Tensor, y: Tensor
     ) -> tuple[Terms, poutine.Trace, poutine.Trace]:
@@ -232,6 +233,7 @@ class SupervisedELBO(nn.Module):
 
 
 @torch.no_grad()
+@local_parameters
 def evidence(
     vae: SVAE, x: Float[Tensor, "batch *event"], n: int = 64
 ) -> tuple[Float[Tensor, " batch"], Float[Tensor, " batch"]]:

@@ -26,7 +26,14 @@ from svae.likelihoods import Bernoulli, Likelihood
 from svae.nets import ConvDecoder, ConvEncoder, MLPDecoder, MLPEncoder
 from svae.priors import FlowPrior, StylePrior, noise_of, value_of
 from svae.saving import Described, describe, load_weights, read_json, rebuild, save_weights
-from svae.sites import check_sites, draw_class, log_joint_of, means, site
+from svae.sites import (
+    check_sites,
+    draw_class,
+    keep_parameters_local,
+    log_joint_of,
+    means,
+    site,
+)
 
 __all__ = ["SVAE", "SupervisedModel", "load"]
 
@@ -97,6 +104,7 @@ class SVAE(nn.Module):
                     f"{name} must be a callable of signature (x, y=None), got {part!r}. "
                     "Did you mean SVAE.for_images(...)?"
                 )
+            keep_parameters_local(part)
         self.model, self.guide = model, guide
         self.x_shape = None if x_shape is None else tuple(x_shape)
         self._checked = False

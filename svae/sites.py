@@ -15,7 +15,7 @@ from pyro import poutine
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.runtime import Message, NonlocalExit
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributions import Independent, TransformedDistribution
 
 __all__ = [
@@ -23,7 +23,9 @@ __all__ = [
     "check_sites",
     "draw_class",
     "draws",
+    "keep_parameters_local",
     "latent_sites",
+    "local_parameters",
     "log_joint_of",
     "means",
     "site",
@@ -32,8 +34,19 @@ __all__ = [
 LATENT = ("z_class", "style")
 TRIES, ROUNDS = 32, 16  # of prior draws for one label, where the label comes last
 Stochastic = Callable[..., Any]
+# A PyroModule keeps its parameters for itself, not in Pyro's global store.
+local_parameters = pyro.settings.context(module_local_params=True)
 
 
+def keep_parameters_local(module: object) -> None:
+    """Lets a PyroModule that was built outside of ``local_parameters`` work inside of it."""
+    for part in module.modules() if isinstance(module, nn.Module) else ():
+        context = getattr(part, "_pyro_context", None)
+        if context is not None and not hasattr(context, "param_state"):
+            context.param_state = {"params": {}, "constraints": {}}
+
+
+@local_parameters
 def site(
     model: Stochastic, name: str, x: Tensor, y: Tensor | None = None, **fixed: Tensor
 ) -> TorchDistributionMixin:
@@ -74,6 +87,7 @@ def _mean(distribution: Any) -> Any:
     return distribution.mean
 
 
+@local_parameters
 def means(guide: Stochastic, x: Tensor, sample: bool = False) -> tuple[Tensor, Tensor]:
     """Posterior means of ``z_class`` and ``style``, or one joint posterior sample.
 
@@ -90,6 +104,7 @@ def means(guide: Stochastic, x: Tensor, sample: bool = False) -> tuple[Tensor, T
     return nodes["z_class"]["value"], nodes["style"]["value"]
 
 
+@local_parameters
 def draws(guide: Stochastic, x: Tensor, n: int) -> tuple[Tensor, Tensor]:
     """Samples ``n`` times from the posterior: ``z_class`` and ``style``, ``(n * batch, dims)``.
 
@@ -108,6 +123,7 @@ def draws(guide: Stochastic, x: Tensor, n: int) -> tuple[Tensor, Tensor]:
     return z_class, style
 
 
+@local_parameters
 def log_joint_of(
     model: Stochastic, x: Tensor, z_class: Float[Tensor, "batch dims"]
 ) -> Float[Tensor, "batch classes"]:
@@ -139,6 +155,7 @@ def _log_prior(model: Stochastic, x: Tensor, z_class: Tensor, k: int) -> Tensor:
     return z + y
 
 
+@local_parameters
 def draw_class(model: Stochastic, x: Tensor, y: Int[Tensor, " batch"]) -> Tensor:
     r"""One draw of :math:`p(z_\mathrm{class} \mid y)` for every label.
 
@@ -187,16 +204,27 @@ def latent_sites(trace: poutine.Trace) -> list[str]:
     ]
 
 
+@local_parameters
 def check_sites(model: Stochastic, guide: Stochastic, x: Tensor, y: Tensor | None = None) -> None:
     """Runs guide and model once and compares their sites.
 
     Raises:
-        ValueError: If a site is missing, unknown or of another shape; both lists are printed.
+        ValueError: If a site is missing, unknown or of another shape; both lists are printed. Also
+            if one of them keeps parameters in Pyro's global store.
     """
+    store = pyro.get_param_store()
+    before = set(store.keys())
     with torch.no_grad():
         drawn = poutine.trace(guide).get_trace(x, y)
         # Not replayed on the guide's draws: of another width, they would stop the model midway.
         made = poutine.trace(model).get_trace(x, y)
+    if stored := sorted(set(store.keys()) - before):
+        for name in stored:
+            del store[name]
+        raise ValueError(
+            f"pyro.param keeps {stored} in Pyro's global store, where nothing trains, moves or "
+            "saves it. Make it an nn.Parameter of a module: self.scale = nn.Parameter(...)."
+        )
     guide_sites, model_sites = latent_sites(drawn), latent_sites(made)
     both = f"\n  model: {_listing(made)}\n  guide: {_listing(drawn)}"
     expected = {"z_class", "style", "y", "x"}

@@ -13,6 +13,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
 
 from svae import guides, heads, independence, likelihoods, priors
 from svae.compilation import MAX_RENEWALS, CompiledLoss, NotCompiled, Values
@@ -352,6 +353,8 @@ class Awkward(nn.Module):
         self.table = {"offsets": [0.0, 0.5]}
         self.offsets = [torch.zeros(()), torch.ones(())]
         self.settings = SimpleNamespace(shift=0.0)
+        self.rng = random.Random(0)
+        self.numbers = itertools.count(1)
         self.hidden = torch.zeros(())
         self.running: Tensor
         self.register_buffer("running", torch.zeros(()))
@@ -394,14 +397,58 @@ def by_hidden_tensor(guide: Awkward, loc: Tensor) -> Tensor:
     return loc + guide.hidden
 
 
+def by_own_generator(guide: Awkward, loc: Tensor) -> Tensor:
+    return loc + guide.rng.random()
+
+
+def by_iterator(guide: Awkward, loc: Tensor) -> Tensor:
+    return loc * next(guide.numbers)
+
+
+def by_seeding(guide: Awkward, loc: Tensor) -> Tensor:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return loc + torch.randn_like(loc)
+
+
+def by_caching(guide: Awkward, loc: Tensor) -> Tensor:
+    if len(loc) not in guide.table:
+        guide.table[len(loc)] = torch.linspace(0, 1, len(loc)).unsqueeze(-1)
+    return loc + guide.table[len(loc)]
+
+
+def by_born_attribute(guide: Awkward, loc: Tensor) -> Tensor:
+    guide.mean = loc.detach()
+    return loc
+
+
+def by_history(guide: Awkward, loc: Tensor) -> Tensor:
+    guide.offsets.append(loc.detach().mean())
+    return loc - guide.offsets[-1]
+
+
+OUTER = nn.Parameter(torch.ones(1))
+
+
+def by_outer_parameter(guide: Awkward, loc: Tensor) -> Tensor:
+    return loc * OUTER
+
+
 @pytest.mark.parametrize(
     ("twist", "reason"),
     [
         (by_value, r"test_compilation\.py:\d+ \(.*loc\.mean\(\) > 0.*\): the value of a tensor"),
         (by_item, r"test_compilation\.py:\d+ \(.*\.item\(\)\): the value of a tensor"),
         (by_shape, r"test_compilation\.py:\d+ \(.*loc > 0.*\): a shape depends on the values"),
-        (by_numpy, "drawn from Python's or NumPy's generator"),
-        (by_random, "drawn from Python's or NumPy's generator"),
+        (by_numpy, "a number comes from elsewhere than torch's generator"),
+        (by_random, "a number comes from elsewhere than torch's generator"),
+        (by_own_generator, "a number comes from elsewhere than torch's generator"),
+        (by_iterator, "(two records differ|the loss of the graph is another)"),
+        (by_seeding, "the (loss|use of the generator) of the graph is another"),
+        (by_caching, r"vae\.guide\.table changes while the loss runs"),
+        (by_born_attribute, r"vae\.guide\.mean changes while the loss runs"),
+        (by_history, r"vae\.guide\.offsets changes while the loss runs"),
+        (by_outer_parameter, r"a parameter of shape \(1,\) is read that the module does not hold"),
         (by_counting, r"vae\.guide\.count changes while the loss runs"),
         (by_hidden_tensor, r"vae\.guide\.hidden changes while the loss runs"),
     ],
@@ -409,20 +456,90 @@ def by_hidden_tensor(guide: Awkward, loc: Tensor) -> Tensor:
 def test_what_cannot_be_recorded_runs_as_written_and_says_why(
     twist: Callable[[Awkward, Tensor], Tensor], reason: str
 ) -> None:
-    parts = built(guide=Awkward(twist))
+    guide = Awkward(twist)
+    parts = built(guide=guide)
     x, y = batch()
     compiled = CompiledLoss(parts.loss, parts, compiler=False)
     with pytest.warns(NotCompiled, match=f"runs as it is written, only slower: .*{reason}"):
         compiled(x, y)[0].backward()
     assert compiled.n_graphs == 0
+    # What was recorded in vain has left nothing: one call, one count.
+    assert guide.count == int(twist is by_counting)
+    assert float(guide.hidden) == int(twist is by_hidden_tensor)
+    assert len(guide.offsets) == 2 + int(twist is by_history)
+    assert all(not isinstance(t, FakeTensor) for t in [*guide.offsets, *guide.table.values()])
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # one warning, not one a step
         torch.manual_seed(0)
         found = compiled(x, y)[0]
     assert compiled.reason is not None
-    if twist in (by_value, by_item, by_shape):
+    depend_on_calls = (by_numpy, by_random, by_own_generator, by_iterator, by_counting)
+    if twist not in (*depend_on_calls, by_history, by_hidden_tensor):
         torch.manual_seed(0)
         torch.testing.assert_close(found, parts.loss(x, y)[0])
+
+
+def test_buffers_may_change_places() -> None:
+    class Swapping(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(()))
+            self.a: Tensor
+            self.b: Tensor
+            self.register_buffer("a", torch.tensor(2.0))
+            self.register_buffer("b", torch.tensor(5.0))
+
+        def loss(self, x: Tensor) -> tuple[Tensor, Values]:
+            self.a, self.b = self.b, self.a + 1
+            return (self.weight * x * self.a).sum(), {}
+
+    written, recorded = Swapping(), Swapping()
+    compiled = CompiledLoss(recorded.loss, recorded, compiler=False)
+    for _ in range(4):
+        wanted, found = written.loss(torch.ones(3))[0], compiled(torch.ones(3))[0]
+        assert float(found.detach()) == float(wanted.detach())
+        assert (float(recorded.a), float(recorded.b)) == (float(written.a), float(written.b))
+    assert compiled.n_graphs == 1
+
+
+def test_model_and_guide_may_share_a_module() -> None:
+    shared = nn.Linear(N_X, 8)
+    vae = built(guide=guides.MeanFieldGuide(MLPEncoder((N_X,), 8, hidden=(8,)), SPLIT)).vae
+    guide, model = vae.guide, vae.model
+    assert isinstance(guide, guides.MeanFieldGuide)
+    guide.encoder = nn.Sequential(shared, nn.Tanh())
+    assert isinstance(model, nn.Module)
+    model.extra = shared
+    parts = Parts(vae)
+    assert_same(parts, CompiledLoss(parts.loss, parts, compiler=False), 1e-5, *batch())
+    assert type(shared.weight) is nn.Parameter
+
+
+def test_parameters_of_pyro_are_trained() -> None:
+    from pyro.nn import PyroModule, PyroParam
+
+    class Guide(PyroModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = nn.Linear(N_X, SPLIT.n_features)
+            self.scale = PyroParam(torch.full((7,), 0.3), constraint=dist.constraints.positive)
+
+        def forward(self, x: Tensor, y: Tensor | None = None) -> None:
+            loc, scale = SPLIT.split(self.net(x)), SPLIT.split(self.scale.expand(len(x), 7))
+            with pyro.plate("batch", len(x)):
+                pyro.sample("z_class", dist.Normal(loc.z_class, scale.z_class).to_event(1))
+                pyro.sample("style", dist.Normal(loc.z_nuisance, scale.z_nuisance).to_event(1))
+
+    parts = built(guide=Guide())
+    x, y = batch()
+    parts.vae.check(x)
+    compiled = CompiledLoss(parts.loss, parts, compiler=False)
+    compiled(x, y)[0].backward()
+    assert compiled.n_graphs == 1
+    gradients = [p.grad for name, p in parts.named_parameters() if "scale_unconstrained" in name]
+    assert len(gradients) == 1
+    assert gradients[0] is not None
+    assert len(pyro.get_param_store()) == 0
 
 
 def test_a_replaced_buffer_is_kept() -> None:
