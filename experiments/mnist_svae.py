@@ -84,6 +84,8 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     """Trains, measures, draws; gives what ``metrics.json`` holds."""
     options = parser().parse_args(arguments)
     started = time.perf_counter()
+    if options.max_epochs is not None and options.max_epochs < 1:
+        raise SystemExit(f"--max-epochs must be at least 1, got {options.max_epochs}")
     out = writable(Path(options.out))
 
     import logging
@@ -125,10 +127,11 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
         "max_epochs": epochs,
         "seconds_training": round(trained, 1),
     }
+    write(metrics, out)  # a picture that fails loses no number
     draw(vae, data, out, logs, quick=options.quick)
     metrics["seconds_total"] = round(time.perf_counter() - started, 1)
     metrics["peak_memory_gb"] = peak_memory()
-    (out / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
+    write(metrics, out)
     report(metrics, out)
     return metrics
 
@@ -252,6 +255,11 @@ def draw(vae: Any, data: Any, out: Path, logs: Path | None, quick: bool) -> None
         plots.save(figure, out / f"{name}.png")
 
 
+def write(metrics: dict[str, Any], out: Path) -> None:
+    """Writes ``metrics.json``."""
+    (out / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
+
+
 def report(metrics: dict[str, Any], out: Path) -> None:
     """Prints the numbers that matter, each beside its opposite."""
     shown = (
@@ -277,17 +285,13 @@ def report(metrics: dict[str, Any], out: Path) -> None:
 
 
 def writable(out: Path) -> Path:
-    """The folder, made and tried, before anything is computed that it could lose."""
+    """The folder, tried before anything is computed that it could lose."""
+    from svae.saving import writable as tried
+
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        probe = out / ".writable"
-        probe.touch()
-        probe.unlink()
+        return tried(out)
     except OSError as error:
-        raise SystemExit(
-            f"cannot write to --out {out} ({error.strerror}): give a folder that you may write to"
-        ) from error
-    return out
+        raise SystemExit(f"--out: {error}") from error
 
 
 def peak_memory() -> float:

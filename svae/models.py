@@ -25,7 +25,16 @@ from svae.latent import Latent, LatentSplit
 from svae.likelihoods import Bernoulli, Likelihood
 from svae.nets import ConvDecoder, ConvEncoder, MLPDecoder, MLPEncoder
 from svae.priors import FlowPrior, StylePrior, noise_of, value_of
-from svae.saving import Described, describe, load_weights, read_json, rebuild, save_weights
+from svae.saving import (
+    Described,
+    checksum,
+    describe,
+    load_weights,
+    read_json,
+    rebuild,
+    save_weights,
+    writable,
+)
 from svae.sites import (
     check_sites,
     draw_class,
@@ -309,15 +318,16 @@ class SVAE(nn.Module):
 
         Parts that are not from this package are noted as such: give them again to :func:`load`.
         """
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = writable(folder)
         config: dict[str, Any] = {"class": "svae.SVAE", "x_shape": self.x_shape}
         for name, part in (("model", self.model), ("guide", self.guide)):
             try:
                 config[name] = describe(part)
             except TypeError:
                 config[name] = None
-        save_weights(self, folder / "model.safetensors")
+        weights = folder / "model.safetensors"
+        save_weights(self, weights)
+        config["sha256"] = checksum(weights)
         (folder / "model.json").write_text(json.dumps(config, indent=1), encoding="utf-8")
 
     @property
@@ -373,24 +383,35 @@ def load(
     """
     folder = Path(folder)
     config = read_json(folder / "model.json")
+    if not isinstance(config, dict) or not _is_shape(config.get("x_shape", [])):
+        raise ValueError(
+            f"{folder / 'model.json'} is not what .save(folder) writes: expected an object with "
+            "x_shape, model and guide. It was damaged or is another program's file."
+        )
     parts: dict[str, Any] = {"model": model, "guide": guide}
     for name, given in parts.items():
         if given is None:
-            if not isinstance(config, dict) or config.get(name) is None:
+            if config.get(name) is None:
                 raise ValueError(
                     f"the {name} saved in {folder} is not from this package: give it again, "
                     f"svae.load(folder, {name}=...)"
                 )
             parts[name] = rebuild(config[name])
-    if not isinstance(config, dict) or "x_shape" not in config:
+    if "x_shape" not in config:
         raise ValueError(
             f"{folder / 'model.json'} has no entry 'x_shape', which .save(folder) writes. It was "
             "damaged or is another program's file: copy or train again."
         )
     shape = config["x_shape"]
     vae = SVAE(parts["model"], parts["guide"], None if shape is None else tuple(shape))
-    load_weights(vae, folder / "model.safetensors")
+    load_weights(vae, folder / "model.safetensors", config.get("sha256"))
     return vae.eval()
+
+
+def _is_shape(value: object) -> bool:
+    return value is None or (
+        isinstance(value, list | tuple) and all(type(n) is int for n in value)
+    )
 
 
 def _cuda(device: torch.device) -> list[torch.device]:

@@ -1,8 +1,10 @@
 """Modules described by their constructor's arguments, and files that need no unpickling."""
 
 import functools
+import hashlib
 import inspect
 import json
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import fields, is_dataclass
 from importlib import import_module
@@ -12,7 +14,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Described", "describe", "load_weights", "read_json", "rebuild", "save_weights"]
+__all__ = [
+    "Described",
+    "checksum",
+    "describe",
+    "load_weights",
+    "read_json",
+    "rebuild",
+    "save_weights",
+    "writable",
+]
 
 Plain = None | bool | int | float | str
 PACKAGE = __name__.partition(".")[0]
@@ -125,6 +136,32 @@ def _ours(module: str) -> bool:
     return module.partition(".")[0] == PACKAGE
 
 
+def writable(folder: str | Path) -> Path:
+    """The folder, made and tried, before anything is computed that it could lose.
+
+    Raises:
+        OSError: If it cannot be written to.
+    """
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".writable-{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise OSError(
+            f"cannot write to the folder {folder} ({error.strerror}): give a folder that you may "
+            "write to"
+        ) from error
+    return folder
+
+
+def checksum(path: Path) -> str:
+    """SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def save_weights(module: nn.Module, path: Path) -> None:
     """Writes parameters and buffers as safetensors."""
     from safetensors.torch import save_model
@@ -132,12 +169,13 @@ def save_weights(module: nn.Module, path: Path) -> None:
     save_model(module, str(path))
 
 
-def load_weights(module: nn.Module, path: Path) -> None:
+def load_weights(module: nn.Module, path: Path, sha256: str | None = None) -> None:
     """Reads parameters and buffers into ``module``, all of them and nothing else.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the file is damaged or belongs to another architecture.
+        ValueError: If the file is damaged, belongs to another architecture, or is another than
+            that with the checksum ``sha256``.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_model
@@ -156,6 +194,11 @@ def load_weights(module: nn.Module, path: Path) -> None:
             f"the weights in {path} belong to another architecture: {error}. Load them with the "
             "configuration they were saved with."
         ) from error
+    if sha256 is not None and checksum(path) != sha256:
+        raise ValueError(
+            f"{path} is not the file that was saved: its checksum differs. It was damaged or "
+            "replaced: copy or train it again."
+        )
 
 
 def read_json(path: Path) -> Any:

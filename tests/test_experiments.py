@@ -166,7 +166,7 @@ def test_an_unwritable_out_is_said_before_anything_else(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     out = tmp_path / "file" / "run"
     with pytest.raises(
-        SystemExit, match=r"cannot write to --out .*file/run \(.*\): give a folder"
+        SystemExit, match=r"--out: cannot write to the folder .*file/run \(.*\): give a"
     ):
         script("mnist_svae").main(["--dataset", "digits", "--out", str(out)])
 

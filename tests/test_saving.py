@@ -236,7 +236,8 @@ def test_damaged_json(tmp_path: Path, content: bytes) -> None:
 def test_json_of_something_else(tmp_path: Path, content: str) -> None:
     make().save(tmp_path)
     (tmp_path / "model.json").write_text(content)
-    with pytest.raises(ValueError, match=r"not from this package|no entry 'x_shape'"):
+    messages = r"not from this package|no entry 'x_shape'|is not what \.save\(folder\) writes"
+    with pytest.raises(ValueError, match=messages):
         svae.load(tmp_path)
 
 
@@ -247,3 +248,20 @@ def test_json_that_names_another_class(tmp_path: Path) -> None:
     (tmp_path / "model.json").write_text(json.dumps(config))
     with pytest.raises(ValueError, match=r"cannot build 'subprocess.Popen'"):
         svae.load(tmp_path)
+
+
+def test_weights_that_were_damaged_inside(tmp_path: Path) -> None:
+    make().save(tmp_path)
+    path = tmp_path / "model.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-40:] = bytes(40)
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"model\.safetensors is not the .* checksum differs"):
+        svae.load(tmp_path)
+
+
+def test_a_folder_that_cannot_be_written_to(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    vae = make()
+    with pytest.raises(OSError, match=r"cannot write to the folder .*file/run .*: give a folder"):
+        vae.save(tmp_path / "file" / "run")

@@ -14,7 +14,7 @@ import pyro.distributions as dist
 import pytest
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Checkpoint
+from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint
 from torch import Tensor, nn
 
 import svae
@@ -30,6 +30,7 @@ from svae.priors import FlowPrior, StandardPrior
 from svae.sites import means
 from svae.training import (
     CollapsedBlock,
+    FlowNotFitted,
     NonFiniteLoss,
     Recipe,
     SVAEModule,
@@ -654,3 +655,94 @@ def test_several_devices_allow_parts_without_gradient(
     wanted: dict[str, Any], strategy: str | None, tmp_path: Path
 ) -> None:
     assert trainer_settings(tmp_path, wanted).get("strategy") == strategy
+
+
+def test_a_users_pair_without_a_shape_trains() -> None:
+    vae = small(flow=False)
+    fit(SVAE(vae.model, vae.guide), clusters(80), max_epochs=1)
+
+
+def test_double_precision_trains() -> None:
+    vae, diary = small(), Diary()
+    fit(vae, clusters(80), precision="64-true", callbacks=diary, max_epochs=2)
+    assert {p.dtype for p in vae.parameters()} == {torch.float64}
+    assert all(math.isfinite(loss) for loss in diary.losses.values())
+    with pytest.raises(ValueError, match=r'bf16-true would keep .* Use "bf16-mixed"'):
+        fit(small(), clusters(80), precision="bf16-true")
+
+
+def test_accumulated_batches_have_noise_of_their_own() -> None:
+    class Seen(pl.Callback):
+        def __init__(self) -> None:
+            self.states: list[bytes] = []
+
+        def on_train_batch_start(self, *_: Any) -> None:
+            self.states.append(torch.get_rng_state().numpy().tobytes())
+
+    class After(SVAEModule):
+        """Callbacks run before the module's own hook, so the state is looked at in the step."""
+
+        def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+            seen.states.append(torch.get_rng_state().numpy().tobytes())
+            return super().training_step(batch, batch_idx)
+
+    seen = Seen()
+    trainer = pl.Trainer(
+        **{**trainer_settings(Path(), PLAIN, keep=False), "callbacks": []},
+        accumulate_grad_batches=2,
+        enable_checkpointing=False,
+    )
+    trainer.fit_loop.max_epochs = 1
+    trainer.fit(After(small(flow=False)), clusters())
+    assert len(seen.states) == 10
+    assert len(set(seen.states)) == 10
+
+
+def test_a_checkpoint_of_the_user_changes_nothing(tmp_path: Path) -> None:
+    def worst(module: SVAEModule) -> None:
+        for p in module._flows.parameters():
+            p.data.add_(0.3)
+
+    found = []
+    for name in ("without", "with"):
+        vae = small()
+        callbacks: list[Any] = [At(30, worst)]
+        if name == "with":
+            folder = tmp_path / "mine"
+            callbacks.insert(0, ModelCheckpoint(folder, every_n_train_steps=3, save_top_k=-1))
+        fit(vae, callbacks=callbacks, out=tmp_path / name, max_epochs=4)
+        found.append(weights(vae))
+    assert_equal(*found)
+
+
+def test_an_end_before_the_flow_is_said() -> None:
+    class Stop(pl.Callback):
+        def on_train_epoch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+            trainer.should_stop = True
+
+    with pytest.warns(FlowNotFitted, match="ended at step 10 of 40, before the style flow"):
+        fit(small(), callbacks=[Stop()], max_epochs=4)
+
+
+def test_training_without_an_end_says_what_is_needed() -> None:
+    with pytest.raises(ValueError, match="give max_epochs or max_steps"):
+        fit(small(), max_epochs=-1, max_time={"seconds": 1})
+
+
+def test_after_a_nan_the_weights_are_those_of_the_best() -> None:
+    vae, diary = small(flow=False), Diary()
+    with pytest.raises(NonFiniteLoss, match="weights go back to the last good checkpoint"):
+        fit(vae, objective=SupervisedELBO(penalties=[Bomb(15)]), callbacks=diary, max_epochs=3)
+    assert_equal(weights(vae), diary.weights[0])
+
+
+def test_parameters_in_the_global_store_are_refused() -> None:
+    def guide(x: Tensor, y: Tensor | None = None) -> None:
+        scale = pyro.param("lost", torch.ones(2))
+        with pyro.plate("batch", len(x)):
+            for name in ("z_class", "style"):
+                pyro.sample(name, dist.Normal(x[:, :2], scale).to_event(1))
+
+    with pytest.raises(ValueError, match=r"pyro\.param keeps \['lost'\] .* nn\.Parameter"):
+        fit(SVAE(small(flow=False).model, guide, (6,)), clusters(80))
+    assert len(pyro.get_param_store()) == 0

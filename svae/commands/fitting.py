@@ -8,6 +8,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 
 from svae.data import ArrayData
+from svae.saving import writable
 from svae.training import SVAEModule, quiet, run, trainer_settings
 
 __all__ = ["FitCLI", "fit_command"]
@@ -26,7 +27,7 @@ class FitCLI(LightningCLI):
         """Builds the trainer with the settings of :func:`svae.fit`."""
         wanted = {**self.config["trainer"], **kwargs}
         wanted = {k: v for k, v in wanted.items() if v is not None}
-        return pl.Trainer(**trainer_settings(Path(self.config["out"]), wanted))
+        return pl.Trainer(**trainer_settings(writable(self.config["out"]), wanted))
 
 
 def fit_command(arguments: list[str]) -> SVAEModule:
@@ -38,7 +39,6 @@ def fit_command(arguments: list[str]) -> SVAEModule:
         warnings.simplefilter("ignore", DeprecationWarning)
         cli = _parsed(arguments)
     out = Path(cli.config["out"])
-    out.mkdir(parents=True, exist_ok=True)
     module = cli.model
     run(cli.trainer, module, cli.datamodule, out, cli.config["resume"])
     if cli.trainer.is_global_zero:

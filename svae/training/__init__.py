@@ -9,11 +9,12 @@ the second phase only improves it.
 from svae.training.fitting import fit, lightning_module
 from svae.training.recipe import Recipe, one_cycle
 from svae.training.running import PlainProgress, quiet, run, trainer_settings
-from svae.training.supervised import CollapsedBlock, SVAEModule, flow_loss
+from svae.training.supervised import CollapsedBlock, FlowNotFitted, SVAEModule, flow_loss
 from svae.training.tally import NonFiniteLoss
 
 __all__ = [
     "CollapsedBlock",
+    "FlowNotFitted",
     "NonFiniteLoss",
     "PlainProgress",
     "Recipe",

@@ -11,6 +11,7 @@ from torch import nn
 from svae.data import as_data
 from svae.elbo import SupervisedELBO
 from svae.models import SVAE
+from svae.saving import writable
 from svae.training.recipe import Recipe
 from svae.training.running import quiet, run, trainer_settings
 from svae.training.supervised import SVAEModule
@@ -75,14 +76,16 @@ def fit(
 
     Raises:
         ValueError: If the data do not fit the model, or ``resume`` has no ``out``.
-        NonFiniteLoss: At the first NaN or infinity; checkpoints stay.
+        NonFiniteLoss: At the first NaN or infinity; checkpoints stay, and the weights are those of
+            the best.
+        OSError: If ``out`` cannot be written to.
     """
     module_data = as_data(data, seed=seed)
     if resume and out is None:
         raise ValueError("resume=True needs out=, the folder of the interrupted run")
     module = lightning_module(model, objective, recipe, seed, compile)
     with TemporaryDirectory() as scratch:
-        folder = Path(scratch if out is None else out)
+        folder = writable(scratch if out is None else out)
         with quiet():
             runner = pl.Trainer(**trainer_settings(folder, trainer, keep=out is not None))
         run(runner, module, module_data, folder, resume)

@@ -15,11 +15,22 @@ import torch
 from pytorch_lightning.callbacks import ModelCheckpoint, RichProgressBar
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 
+from svae.training.tally import NonFiniteLoss
+
 __all__ = ["PlainProgress", "Resumable", "checkpoints", "quiet", "run", "trainer_settings"]
 
 _logger = logging.getLogger("svae")
 _LIGHTNING = "pytorch_lightning"
 LAST = "last.ckpt"
+_UNREADABLE = (
+    RuntimeError,
+    UnpicklingError,
+    EOFError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    IndexError,
+)
 _EXPECTED = (
     "Checkpoint directory .* exists and is not empty",
     "The number of training batches .* is smaller than the logging interval",
@@ -56,6 +67,10 @@ class Resumable(pl.Callback):
                 trainer.max_epochs,
                 self.path,
             )
+
+
+class KeptCheckpoint(ModelCheckpoint):
+    """One of the two checkpoints of every run, told from those of the user by its class."""
 
 
 class PlainProgress(pl.Callback):
@@ -120,7 +135,7 @@ def trainer_settings(folder: Path, wanted: Mapping[str, Any], keep: bool = True)
         callbacks.append(PlainProgress())
     # The best first: the last holds its place. `save_last` writes only when the best improves.
     for name, monitor in (("best", "validation/loss"), ("last", None)):
-        checkpoint = ModelCheckpoint(
+        checkpoint = KeptCheckpoint(
             folder / "checkpoints",
             filename=name,
             monitor=monitor,
@@ -172,24 +187,32 @@ def run(
     with quiet():
         try:
             trainer.fit(module, data, ckpt_path=str(last) if resume else None, weights_only=True)
-        except (RuntimeError, UnpicklingError, EOFError, KeyError) as error:
-            if not resume or trainer.global_step:
+        except NonFiniteLoss:
+            _load_best(trainer, module)
+            raise
+        except _UNREADABLE as error:
+            if not resume or trainer.global_step or module.global_step:
                 raise
             raise ValueError(
                 f"cannot resume from {last}: it is damaged or belongs to another architecture "
-                f"({error}). Train without resuming, or with the settings it was written with."
+                f"({type(error).__name__}: {error}). Train without resuming, or with the settings "
+                "it was written with."
             ) from error
-    best = checkpoints(trainer)[0].best_model_path
-    if best and Path(best).is_file():
-        state = torch.load(best, map_location="cpu", weights_only=True)
-        module.load_state_dict(state["state_dict"])
+    _load_best(trainer, module)
     trainer.strategy.barrier()  # nobody removes the file while another process reads it
     module.eval()
 
 
+def _load_best(trainer: pl.Trainer, module: pl.LightningModule) -> None:
+    best = checkpoints(trainer)[0].best_model_path
+    if best and Path(best).is_file():
+        state = torch.load(best, map_location="cpu", weights_only=True)
+        module.load_state_dict(state["state_dict"])
+
+
 def checkpoints(trainer: pl.Trainer) -> list[ModelCheckpoint]:
-    """The checkpoints that a Trainer keeps, the best first."""
-    return [c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint)]
+    """The checkpoints that every run keeps, the best first; not those of the user."""
+    return [c for c in trainer.checkpoint_callbacks if isinstance(c, KeptCheckpoint)]
 
 
 @contextmanager

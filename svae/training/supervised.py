@@ -1,5 +1,6 @@
 """Both phases of training a supervised VAE, as one Lightning module."""
 
+import math
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +22,7 @@ from svae.training.recipe import Recipe, one_cycle
 from svae.training.running import checkpoints
 from svae.training.tally import NonFiniteLoss, Tally
 
-__all__ = ["CollapsedBlock", "SVAEModule", "flow_loss"]
+__all__ = ["CollapsedBlock", "FlowNotFitted", "SVAEModule", "flow_loss"]
 
 FUSED = ("cpu", "cuda")
 STEPS_THAT_PAY = 2000  # of a phase: about as many as win back the seconds of a compilation
@@ -37,6 +38,10 @@ LOGGED = {
 
 class CollapsedBlock(UserWarning):
     """A latent block carries no information: none of its units is active."""
+
+
+class FlowNotFitted(UserWarning):
+    """Training ended before the phase that fits the style flow."""
 
 
 class SVAEModule(pl.LightningModule):
@@ -95,6 +100,11 @@ class SVAEModule(pl.LightningModule):
     def configure_optimizers(self) -> dict[str, Any]:
         """AdamW with one one-cycle schedule for each phase."""
         recipe = self.recipe
+        if math.isinf(self.trainer.estimated_stepping_batches):
+            raise ValueError(
+                "the schedule of the learning rate needs to know the end: give max_epochs or "
+                "max_steps, also beside max_time"
+            )
         total = int(self.trainer.estimated_stepping_batches)
         switch = self.switch_step = self._border(total)
         flow = {id(p) for p in self._flows.parameters()}
@@ -131,7 +141,13 @@ class SVAEModule(pl.LightningModule):
 
     def setup(self, stage: str) -> None:
         """Checks model and data against each other before anything is computed."""
+        if str(self.trainer.precision) in ("16-true", "bf16-true"):
+            raise ValueError(
+                f"precision {self.trainer.precision} would keep log-densities and weights in half "
+                'precision. Use "bf16-mixed", or "32-true" and "64-true".'
+            )
         _check_against(self.vae, as_data(self.trainer.datamodule))  # pyright: ignore
+        self._first[0].x_shape = self.vae.x_shape
 
     def _border(self, total: int) -> int:
         """The step between the phases, at an epoch's border where there is one."""
@@ -143,6 +159,18 @@ class SVAEModule(pl.LightningModule):
             per_epoch = total / epochs
             border = min(max(round(border / per_epoch), 1), epochs - 1) * per_epoch
         return round(border)
+
+    def on_train_end(self) -> None:
+        """Says so where the flow was never fitted, as after an early stop in the first phase."""
+        total = int(self.trainer.estimated_stepping_batches)
+        if self.switch_step < total and self.global_step <= self.switch_step:
+            warnings.warn(
+                f"training ended at step {self.global_step} of {total}, before the style flow was "
+                f"fitted (from step {self.switch_step} on): the nuisance may know the class. Let "
+                "it run to the end, or watch something that only the second phase logs.",
+                FlowNotFitted,
+                stacklevel=2,
+            )
 
     def on_fit_end(self) -> None:
         """Lets go of the compiled graphs and the codes, which a trained model has no use for."""
@@ -166,11 +194,16 @@ class SVAEModule(pl.LightningModule):
             self._draw_codes()
         # All processes choose the same codes, and each takes its share of them.
         rank = 0 if self.fitting_flow else self.global_rank
-        self._seed_all(_mixed(self.seed, self.global_step, rank))
+        self._seed_all(_mixed(self.seed, self.global_step, rank, *self._part(batch_idx)))
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         """Sets the noise of the next batch's augmentation, which comes before its step."""
-        self._seed_augmentation()
+        self._seed_augmentation(batch_idx + 1)
+
+    def _part(self, batch_idx: int) -> list[int]:
+        """Which of the batches that one step accumulates; nothing for the first of them."""
+        part = batch_idx % self.trainer.accumulate_grad_batches
+        return [part] if part else []
 
     def _seed_all(self, seed: int) -> None:
         """As torch.manual_seed, which formats the whole stack where CUDA is there but not used."""
@@ -180,14 +213,15 @@ class SVAEModule(pl.LightningModule):
         elif self.device.type == "mps":
             torch.mps.manual_seed(seed)
 
-    def _seed_augmentation(self) -> None:
-        self._seed_all(_mixed(self.seed, self.global_step, self.global_rank, 1))
+    def _seed_augmentation(self, batch_idx: int = 0) -> None:
+        part = self._part(batch_idx)
+        self._seed_all(_mixed(self.seed, self.global_step, self.global_rank, 1, *part))
 
     # Pyro's own validation stops at a NaN too, without saying in which term.
     @pyro.validation_enabled(False)
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """One step of the phase that the run is in."""
-        x, y = _labelled(batch)
+        x, y = _labelled(batch, _precision(self.vae))
         if self.fitting_flow:
             assert self._codes is not None
             n_codes = len(self._codes[0])
@@ -258,7 +292,7 @@ class SVAEModule(pl.LightningModule):
         n = max(1, round(n_used / len(train)))
         parts = []
         for rows in torch.arange(len(train)).split(1000):
-            x = as_floats(train.batch(rows).x.to(self.device))
+            x = as_floats(train.batch(rows).x.to(self.device)).to(_precision(self.vae))
             z_class, style = draws(self.vae.guide, x, n)
             n_means = round(self.recipe.mean_share * n * len(x))
             if n_means:
@@ -278,7 +312,7 @@ class SVAEModule(pl.LightningModule):
     @pyro.validation_enabled(False)
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """The objective under the prior of the phase, accuracy and active units."""
-        x, y = _labelled(batch)
+        x, y = _labelled(batch, _precision(self.vae))
         self._seed_all(_mixed(self.seed, batch_idx, -1))
         vae = self.vae if self.fitting_flow else self._first[0]
         loss, terms = self.objective(vae, x, y)
@@ -358,7 +392,7 @@ class SVAEModule(pl.LightningModule):
         raise NonFiniteLoss(
             f"{shown} in {where} of epoch {self.current_epoch} (step "
             f"{self.global_step if step is None else step}). Lower the learning rate, or look at "
-            "the data of that batch. The last good checkpoint is "
+            "the data of that batch. The weights go back to the last good checkpoint, which is "
             f"{saved[0] if saved else 'none yet'}."
         )
 
@@ -378,17 +412,18 @@ def _check_against(vae: SVAE, data: Any) -> None:
     if vae.x_shape != tuple(data.x_shape):
         raise ValueError(
             f"the model is built for x of shape {vae.x_shape}, the data have "
-            f"{tuple(data.x_shape)}. Build the model with the data's shape: data.x_shape."
+            f"{tuple(data.x_shape)}. Build the model with the data's shape, or resize the data."
         )
-    x = data.train.floats(limit=4)
+    x = data.train.floats(limit=4).to(_precision(vae))
     training = vae.training
     vae.eval()
     vae.check(x)  # without labels: those of an unknown class would stop it midway
     vae.train(training)
     if vae.n_classes != data.n_classes:
         raise ValueError(
-            f"the model has {vae.n_classes} classes, the data {data.n_classes}. Build the model "
-            "with n_classes=data.n_classes."
+            f"the model has {vae.n_classes} classes, the data {data.n_classes} (labels are 0.."
+            f"{data.n_classes - 1}). Build the model with n_classes={data.n_classes}, or correct "
+            "the labels; a class without an example cannot be learned."
         )
 
 
@@ -397,10 +432,15 @@ def _named(loss: Tensor, terms: dict[str, Tensor]) -> dict[str, Tensor]:
     return {"loss": loss, **named}
 
 
-def _labelled(batch: Batch) -> tuple[Tensor, Tensor]:
+def _labelled(batch: Batch, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
     if batch.y is None:
         raise ValueError("a supervised VAE needs labels, and this batch has none (y is None)")
-    return batch.x, batch.y
+    return batch.x.to(dtype), batch.y
+
+
+def _precision(vae: SVAE) -> torch.dtype:
+    """That of the weights, where there are any: double or single."""
+    return next((p.dtype for p in vae.parameters() if p.is_floating_point()), torch.float32)
 
 
 def _mixed(*numbers: int) -> int:
