@@ -115,6 +115,13 @@ class SVAE(nn.Module):
                 )
             keep_parameters_local(part)
         self.model, self.guide = model, guide
+        # Pyro's habit of giving two methods of one module: its parameters are trained too.
+        owners = {
+            id(o): o for f in (model, guide) if (o := getattr(f, "__self__", None)) is not None
+        }
+        modules = [owner for owner in owners.values() if isinstance(owner, nn.Module)]
+        if modules:
+            self.owners = nn.ModuleList(modules)
         self.x_shape = None if x_shape is None else tuple(x_shape)
         self._checked = False
 

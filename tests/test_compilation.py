@@ -350,7 +350,7 @@ class Awkward(nn.Module):
         self.twist = twist
         self.count = 0
         self.scale = 1.0
-        self.table = {"offsets": [0.0, 0.5]}
+        self.table: dict[Any, Any] = {"offsets": [0.0, 0.5]}
         self.offsets = [torch.zeros(()), torch.ones(())]
         self.settings = SimpleNamespace(shift=0.0)
         self.rng = random.Random(0)
@@ -522,7 +522,8 @@ def test_parameters_of_pyro_are_trained() -> None:
         def __init__(self) -> None:
             super().__init__()
             self.net = nn.Linear(N_X, SPLIT.n_features)
-            self.scale = PyroParam(torch.full((7,), 0.3), constraint=dist.constraints.positive)
+            scale: Any = PyroParam(torch.full((7,), 0.3), constraint=dist.constraints.positive)
+            self.scale = scale
 
         def forward(self, x: Tensor, y: Tensor | None = None) -> None:
             loc, scale = SPLIT.split(self.net(x)), SPLIT.split(self.scale.expand(len(x), 7))

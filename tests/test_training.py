@@ -746,3 +746,38 @@ def test_parameters_in_the_global_store_are_refused() -> None:
     with pytest.raises(ValueError, match=r"pyro\.param keeps \['lost'\] .* nn\.Parameter"):
         fit(SVAE(small(flow=False).model, guide, (6,)), clusters(80))
     assert len(pyro.get_param_store()) == 0
+
+
+def test_parameters_that_nothing_would_train_are_refused() -> None:
+    vae = small(flow=False)
+    guide = vae.guide
+    hidden = SVAE(vae.model, lambda x, y=None: guide(x, y), (6,))
+    with pytest.raises(
+        ValueError, match=r"6 parameters take part .* neither model nor guide holds"
+    ):
+        fit(hidden, clusters(80))
+    cast(nn.Module, guide).requires_grad_(False)
+    fit(hidden, clusters(80), max_epochs=1)
+
+
+class Pair(nn.Module):
+    """Model and guide as two methods of one module, as Pyro's tutorials write them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pair = small(flow=False)
+
+    def model(self, x: Tensor, y: Tensor | None = None) -> None:
+        self.pair.model(x, y)
+
+    def guide(self, x: Tensor, y: Tensor | None = None) -> None:
+        self.pair.guide(x, y)
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_two_methods_of_one_module_are_trained(compiled: bool) -> None:
+    pair = Pair()
+    before = weights(pair)
+    fit(SVAE(pair.model, pair.guide), clusters(80), compile=compiled, max_epochs=1)
+    moved = [not torch.equal(before[name], p) for name, p in pair.named_parameters()]
+    assert all(moved)

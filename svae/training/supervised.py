@@ -148,6 +148,30 @@ class SVAEModule(pl.LightningModule):
             )
         _check_against(self.vae, as_data(self.trainer.datamodule))  # pyright: ignore
         self._first[0].x_shape = self.vae.x_shape
+        self._check_parameters()
+
+    def _check_parameters(self) -> None:
+        """Refuses parameters in the loss that are not of the module: nothing would train them."""
+        train = as_data(self.trainer.datamodule).train  # pyright: ignore
+        batch = Batch(train.floats(limit=4), None if train.y is None else train.y[:4])
+        if batch.y is None:
+            return
+        x, y = (t.to(self.device) for t in _labelled(batch, _precision(self.vae)))
+        training = self.vae.training
+        self.vae.eval()  # so that this look starts and moves nothing
+        devices = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(devices), torch.enable_grad(), pyro.validation_enabled(False):
+            loss, _ = SupervisedELBO()(self._first[0], x, y)
+        self.vae.train(training)
+        own = {id(p) for p in self.parameters()}
+        shapes = [tuple(p.shape) for p in _leaves(loss) if id(p) not in own]
+        if shapes:
+            raise ValueError(
+                f"{len(shapes)} parameters take part in the loss that neither model nor guide "
+                f"holds, of shapes {shapes[:3]}, so nothing would train them. A plain function or "
+                "a lambda hides its networks: make it an nn.Module that has them as attributes, "
+                "or switch their gradient off with requires_grad_(False)."
+            )
 
     def _border(self, total: int) -> int:
         """The step between the phases, at an epoch's border where there is one."""
@@ -436,6 +460,21 @@ def _labelled(batch: Batch, dtype: torch.dtype = torch.float32) -> tuple[Tensor,
     if batch.y is None:
         raise ValueError("a supervised VAE needs labels, and this batch has none (y is None)")
     return batch.x.to(dtype), batch.y
+
+
+def _leaves(loss: Tensor) -> list[Tensor]:
+    """Tensors that a gradient of the loss would be accumulated in."""
+    found, seen, waiting = [], set(), [loss.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        variable = getattr(node, "variable", None)
+        if variable is not None:
+            found.append(variable)
+        waiting += [following for following, _ in node.next_functions]
+    return found
 
 
 def _precision(vae: SVAE) -> torch.dtype:
