@@ -7,7 +7,9 @@ that :math:`\log p(v) = \log \mathcal{N}(\mathrm{noise}; 0, I) + \mathrm{log\_de
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import partial
 from typing import Any
 
@@ -21,9 +23,20 @@ from zuko.transforms import MonotonicAffineTransform
 
 from svae.saving import Described
 
-__all__ = ["ActNorm", "Bijection", "ConditionalFlow", "Coupling", "Permutation"]
+__all__ = ["ActNorm", "Bijection", "ConditionalFlow", "Coupling", "Permutation", "held_start"]
 
 Pair = tuple[Tensor, Tensor]
+_may_start = ContextVar("may_start", default=True)
+
+
+@contextmanager
+def held_start() -> Iterator[None]:
+    """Inside it no map starts from its first batch: a look at codes is no training."""
+    token = _may_start.set(False)
+    try:
+        yield
+    finally:
+        _may_start.reset(token)
 
 
 class Bijection(nn.Module, ABC):
@@ -95,7 +108,7 @@ class ActNorm(Described, Bijection):
     def forward(
         self, x: Float[Tensor, "*batch D"], context: Float[Tensor, "*batch C"] | None = None
     ) -> Pair:
-        if self.training and self.needs_data:
+        if self.training and self.needs_data and _may_start.get():
             self.initialise(x)
         log_det = -self.log_scale.sum().expand(x.shape[:-1])
         return (x - self.loc) * (-self.log_scale).exp(), log_det

@@ -18,7 +18,7 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Size, Tensor, nn
 from torch.distributions import constraints
 
-from svae.flows import ConditionalFlow
+from svae.flows import ConditionalFlow, held_start
 from svae.saving import Described
 
 __all__ = ["FlowPrior", "PushForward", "StandardPrior", "StylePrior", "noise_of", "value_of"]
@@ -108,7 +108,10 @@ class FlowPrior(Described, StylePrior):
 
 def noise_of(prior: TorchDistributionMixin, value: Tensor) -> Tensor:
     """The base noise of a style code; the code itself where the prior has no flow."""
-    return prior.flow(value, prior.context)[0] if isinstance(prior, PushForward) else value
+    if not isinstance(prior, PushForward):
+        return value
+    with held_start():  # a flow starts from the first codes whose density is asked for
+        return prior.flow(value, prior.context)[0]
 
 
 def value_of(prior: TorchDistributionMixin, noise: Tensor) -> Tensor:

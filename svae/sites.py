@@ -5,6 +5,7 @@ logits, posterior means) is read from a trace of it, so a plain Pyro function is
 """
 
 import contextlib
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -209,9 +210,20 @@ def check_sites(model: Stochastic, guide: Stochastic, x: Tensor, y: Tensor | Non
     """Runs guide and model once and compares their sites.
 
     Raises:
+        TypeError: If one of them cannot be called as (x) and (x, y).
         ValueError: If a site is missing, unknown or of another shape; both lists are printed. Also
             if one of them keeps parameters in Pyro's global store.
     """
+    for name, part in (("model", model), ("guide", guide)):
+        called = inspect.signature(part.forward if isinstance(part, nn.Module) else part)
+        try:
+            called.bind(x)
+            called.bind(x, y)
+        except TypeError as error:
+            raise TypeError(
+                f"the {name} is called as {name}(x) and {name}(x, y), but its signature is "
+                f"{called} ({error}). Write it as (x, y=None), also where it does not use y."
+            ) from error
     store = pyro.get_param_store()
     before = set(store.keys())
     with torch.no_grad():

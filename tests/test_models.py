@@ -19,7 +19,7 @@ from svae import (
     resample_nuisance,
     swap_nuisance,
 )
-from svae.flows import ConditionalFlow
+from svae.flows import ActNorm, ConditionalFlow
 from svae.priors import FlowPrior, StandardPrior
 from tests.plain_pyro import (
     MODELS,
@@ -405,3 +405,11 @@ def test_a_part_that_cannot_be_called(part: str) -> None:
 def test_parts_that_do_not_fit_the_split(changes: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"the split needs 2 class \+ 3 nuisance, for 4 classes"):
         ours(**changes)
+
+
+def test_a_look_at_codes_starts_no_flow() -> None:
+    vae = SVAE.for_vectors(4, 3, LatentSplit(2, 2), hidden=(8,)).train()
+    vae.encode(torch.rand(5, 4))
+    started = [bool(m.initialised) for m in vae.modules() if isinstance(m, ActNorm)]
+    assert started
+    assert not any(started)

@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from typing import Any
 
 import pyro
 import pyro.distributions as dist
@@ -260,3 +261,10 @@ def test_a_guide_that_broadcasts_runs_once_for_all_draws() -> None:
     guide = Independent()
     draws(guide, torch.randn(4, 3), 50)
     assert guide.runs == 1
+
+
+@pytest.mark.parametrize("guide", [lambda x: None, lambda x, y: None])
+def test_another_signature_is_said(guide: Any) -> None:
+    message = r"guide is called as guide\(x\) .* Write it as \(x, y=None\)"
+    with pytest.raises(TypeError, match=message):
+        check_sites(LabelFirst(), guide, torch.rand(3, N_X))
