@@ -21,6 +21,7 @@ from zuko.flows.coupling import GeneralCouplingTransform
 from zuko.flows.gaussianization import ElementWiseTransform
 from zuko.transforms import MonotonicAffineTransform
 
+from svae.nets import full_precision
 from svae.saving import Described
 
 __all__ = ["ActNorm", "Bijection", "ConditionalFlow", "Coupling", "Permutation", "held_start"]
@@ -299,7 +300,7 @@ class ConditionalFlow(Described, Bijection):
         context = self._checked(value, context)
         # Sums of many log-scales lose their digits in half precision.
         with torch.autocast(value.device.type, enabled=False):
-            value = value if value.dtype == torch.float64 else value.float()
+            value = full_precision(value)
             context = None if context is None else context.to(value.dtype)
             log_det = value.new_zeros(value.shape[:-1])
             blocks = reversed(self.blocks) if inverse else self.blocks

@@ -116,12 +116,10 @@ class SVAE(nn.Module):
             keep_parameters_local(part)
         self.model, self.guide = model, guide
         # Pyro's habit of giving two methods of one module: its parameters are trained too.
-        owners = {
-            id(o): o for f in (model, guide) if (o := getattr(f, "__self__", None)) is not None
-        }
-        modules = [owner for owner in owners.values() if isinstance(owner, nn.Module)]
+        owners = [getattr(part, "__self__", None) for part in (model, guide)]
+        modules = {id(owner): owner for owner in owners if isinstance(owner, nn.Module)}
         if modules:
-            self.owners = nn.ModuleList(modules)
+            self.owners = nn.ModuleList(modules.values())
         self.x_shape = None if x_shape is None else tuple(x_shape)
         self._checked = False
 

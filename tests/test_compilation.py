@@ -402,6 +402,12 @@ def by_hidden_tensor(guide: Awkward, loc: Tensor) -> Tensor:
     return loc + guide.hidden
 
 
+def numpys_place() -> object:
+    """How far NumPy's global generator has come."""
+    state: Any = np.random.get_state()  # noqa: NPY002
+    return state[2]
+
+
 def by_own_generator(guide: Awkward, loc: Tensor) -> Tensor:
     return loc + guide.rng.random()
 
@@ -465,9 +471,16 @@ def test_what_cannot_be_recorded_runs_as_written_and_says_why(
     parts = built(guide=guide)
     x, y = batch()
     compiled = CompiledLoss(parts.loss, parts, compiler=False)
+    before = numpys_place()
     with pytest.warns(NotCompiled, match=f"runs as it is written, only slower: .*{reason}"):
         compiled(x, y)[0].backward()
     assert compiled.n_graphs == 0
+    after = numpys_place()
+    if twist is by_numpy:  # as far as one call has drawn, not what was recorded in vain
+        np.random.seed(0)  # noqa: NPY002 - as before every test
+        parts.loss(x, y)
+        before = numpys_place()
+    assert after == before
     # What was recorded in vain has left nothing: one call, one count.
     assert guide.count == int(twist is by_counting)
     assert float(guide.hidden) == int(twist is by_hidden_tensor)

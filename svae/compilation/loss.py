@@ -21,6 +21,7 @@ from svae.compilation.recording import (
     as_in_training,
     as_recorded,
     autocast_of,
+    generators_kept,
     undone,
 )
 from svae.sites import keep_parameters_local
@@ -124,11 +125,10 @@ class CompiledLoss:
         start = time.perf_counter()
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter(
-                    "ignore"
-                )  # what a compiler warns of is not the user's affair
+                warnings.simplefilter("ignore")  # a compiler's warnings are not the user's affair
                 self._initialise(inputs)
-                graph = _Graph(self.loss, self.module, inputs, precision, self.compiler)
+                with generators_kept():
+                    graph = _Graph(self.loss, self.module, inputs, precision, self.compiler)
         except Refused as refusal:
             self._give_up(str(refusal))
             return None

@@ -17,7 +17,15 @@ from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 
 from svae.training.tally import NonFiniteLoss
 
-__all__ = ["PlainProgress", "Resumable", "checkpoints", "quiet", "run", "trainer_settings"]
+__all__ = [
+    "PlainProgress",
+    "Resumable",
+    "checkpoints",
+    "load_best",
+    "quiet",
+    "run",
+    "trainer_settings",
+]
 
 _logger = logging.getLogger("svae")
 _LIGHTNING = "pytorch_lightning"
@@ -188,7 +196,7 @@ def run(
         try:
             trainer.fit(module, data, ckpt_path=str(last) if resume else None, weights_only=True)
         except NonFiniteLoss:
-            _load_best(trainer, module)
+            load_best(trainer, module)
             raise
         except _UNREADABLE as error:
             if not resume or trainer.global_step or module.global_step:
@@ -198,12 +206,13 @@ def run(
                 f"({type(error).__name__}: {error}). Train without resuming, or with the settings "
                 "it was written with."
             ) from error
-    _load_best(trainer, module)
+    load_best(trainer, module)
     trainer.strategy.barrier()  # nobody removes the file while another process reads it
     module.eval()
 
 
-def _load_best(trainer: pl.Trainer, module: pl.LightningModule) -> None:
+def load_best(trainer: pl.Trainer, module: pl.LightningModule) -> None:
+    """Puts the best weights so far into the module, where there are any."""
     best = checkpoints(trainer)[0].best_model_path
     if best and Path(best).is_file():
         state = torch.load(best, map_location="cpu", weights_only=True)

@@ -3,7 +3,6 @@
 import math
 import warnings
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Literal
 
 import pyro
@@ -19,7 +18,7 @@ from svae.models import SVAE
 from svae.priors import FlowPrior
 from svae.sites import draws, means, site
 from svae.training.recipe import Recipe, one_cycle
-from svae.training.running import checkpoints
+from svae.training.running import checkpoints, load_best
 from svae.training.tally import NonFiniteLoss, Tally
 
 __all__ = ["CollapsedBlock", "FlowNotFitted", "SVAEModule", "flow_loss"]
@@ -211,7 +210,8 @@ class SVAEModule(pl.LightningModule):
         # Not from the step alone: after an epoch it is already that of the next one.
         self._fitting_flow = self.global_step >= self.switch_step
         if self.fitting_flow and self.vae.training:
-            self._load_best()
+            if not self._scored_phase:
+                load_best(self.trainer, self)
             self.vae.eval()
             self._flows.train()
         if self.fitting_flow and self._codes_epoch != self.current_epoch:
@@ -394,14 +394,6 @@ class SVAEModule(pl.LightningModule):
         """Restores what :meth:`on_save_checkpoint` kept."""
         self._scored_phase = checkpoint["scored_phase"]
 
-    def _load_best(self) -> None:
-        for checkpoint in checkpoints(self.trainer):
-            path = checkpoint.best_model_path
-            if path and Path(path).is_file() and not self._scored_phase:
-                state = torch.load(path, map_location=self.device, weights_only=True)
-                self.load_state_dict(state["state_dict"])
-                return
-
     def _stop_if_not_finite(self, tally: Tally) -> None:
         found = tally.first_not_finite()
         if found is not None:
@@ -456,7 +448,7 @@ def _named(loss: Tensor, terms: dict[str, Tensor]) -> dict[str, Tensor]:
     return {"loss": loss, **named}
 
 
-def _labelled(batch: Batch, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
+def _labelled(batch: Batch, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     if batch.y is None:
         raise ValueError("a supervised VAE needs labels, and this batch has none (y is None)")
     return batch.x.to(dtype), batch.y
