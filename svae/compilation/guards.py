@@ -13,6 +13,7 @@ __all__ = ["Guards", "Preserved", "tensors_of"]
 # What every module has and is looked at in its own way, or not at all.
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks")
 _OWN = (nn.Module().__dict__.keys() - {"training", *_HOOKS}) | {"_pyro_context"}
+_CONTAINERS = (dict, list, set, deque)
 _SIMPLE = (bool, int, float, str, type(None))
 
 
@@ -28,6 +29,8 @@ class Guards:
         self._others: list[tuple[dict[str, Any], str, Any, str]] = []
         self._held: list[tuple[dict[str, Any], str, Any, str]] = []
         self._trained: list[tuple[Tensor, bool, str]] = []
+        self._empty: list[Any] = []  # containers, and where they are
+        self._empty_paths: list[str] = []
         for path, part in module.named_modules():
             for name, value in part.__dict__.items():
                 place = (part.__dict__, name)
@@ -35,9 +38,13 @@ class Guards:
                     continue
                 if isinstance(value, _SIMPLE):
                     self._simple.append((*place, value, f"{path}.{name}"))
-                else:
+                    continue
+                self._held.append((*place, value, f"{path}.{name}"))
+                if isinstance(value, _CONTAINERS) and not value:  # as most hooks are
+                    self._empty.append(value)
+                    self._empty_paths.append(f"{path}.{name}")
+                elif not _fixed(value):
                     self._others.append((*place, _snapshot(value), f"{path}.{name}"))
-                    self._held.append((*place, value, f"{path}.{name}"))
             for held in (part._parameters, part._buffers, part._modules):
                 self._held += [(held, n, value, f"{path}.{n}") for n, value in held.items()]
             tensors = {**part._parameters, **part._buffers}.items()
@@ -59,10 +66,19 @@ class Guards:
         for tensor, trained, path in self._trained:
             if tensor.requires_grad is not trained:
                 return path
+        if any(self._empty):
+            return next(p for p, now in zip(self._empty_paths, self._empty, strict=True) if now)
         for held, name, value, path in self._others:
             if _snapshot(held.get(name)) != value:
                 return path.lstrip(".")
         return None
+
+
+def _fixed(value: Any) -> bool:
+    """Whether a value stays what it is for as long as it is the same object."""
+    if isinstance(value, tuple | frozenset):
+        return all(map(_fixed, value))
+    return isinstance(value, _SIMPLE) or (callable(value) and not isinstance(value, nn.Module))
 
 
 def _snapshot(value: Any, depth: int = 3) -> Any:
@@ -84,7 +100,7 @@ def _snapshot(value: Any, depth: int = 3) -> Any:
 
 def _inside(value: Any) -> Any:
     """The container that holds what a value consists of, or None."""
-    if isinstance(value, dict | list | tuple | set | frozenset | deque):
+    if isinstance(value, (*_CONTAINERS, tuple, frozenset)):
         return value
     if isinstance(value, nn.Module | Tensor | type | ModuleType) or callable(value):
         return None
