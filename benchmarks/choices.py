@@ -22,7 +22,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
-from benchmarks.core import evidence  # noqa: E402
+from benchmarks.evidence import evidence  # noqa: E402
 
 ROWS = {
     "default": [],

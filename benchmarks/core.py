@@ -10,23 +10,16 @@ digits: about an hour on two idle CPU cores. Finished runs are kept and not repe
 """
 
 import argparse
-import datetime
-import importlib.metadata
 import json
-import math
-import os
-import platform
-import statistics
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-from scipy import stats
-
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 from benchmarks import import_time  # noqa: E402
+from benchmarks.evidence import claim, write  # noqa: E402
 
 Metrics = dict[str, Any]
 
@@ -66,27 +59,6 @@ def run(
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def claim(name: str, text: str, target: str, values: list[float]) -> dict[str, Any]:
-    """Mean over seeds with a t interval, and every single value.
-
-    Of times the fastest: runs that share the machine with others say nothing about the code.
-    """
-    found: dict[str, Any] = {"id": f"core.{name}", "text": text, "target": target}
-    if not values:
-        return {**found, "measured": None, "why": "not run yet"}
-    mean = min(values) if name.endswith("seconds") else statistics.fmean(values)
-    interval = None
-    if len(values) > 1 and not name.endswith("seconds"):
-        error = statistics.stdev(values) / math.sqrt(len(values))
-        half = float(stats.t.ppf(0.975, len(values) - 1)) * error
-        high = mean + half
-        if all(0 <= value <= 1 for value in values):
-            high = min(high, 1.0)  # t knows nothing of the end of a rate's range
-        interval = [round(mean - half, 5), round(high, 5)]
-    shown = [round(value, 5) for value in values]
-    return {**found, "measured": round(mean, 5), "interval": interval, "values": shown}
-
-
 def over_chance(metrics: Metrics, key: str) -> float:
     """The number under ``key``; leakage of samples as what exceeds chance."""
     return metrics[key] - metrics["chance"] if key == "leakage_samples_strongest" else metrics[key]
@@ -104,7 +76,7 @@ def collect(
         ours = {seed: metrics for seed, metrics in found.items() if metrics is not None}
         for name, text, target, key in rows:
             values = [over_chance(metrics, key) for metrics in ours.values()]
-            claims.append(claim(name, text, target, values))
+            claims.append(claim(f"core.{name}", text, target, values))
         if (dataset, preset) == ("mnist", "default"):
             script = "benchmarks/against_classifier.py"
             plain = {seed: run(script, dataset, preset, seed, folder, start) for seed in ours}
@@ -114,36 +86,11 @@ def collect(
                 if theirs is not None
             ]
             text = "test accuracy of a plain classifier minus ours"
-            claims.append(claim("classifier_gap", text, "<= 0.001", gaps))
+            claims.append(claim("core.classifier_gap", text, "<= 0.001", gaps))
     ratio = import_time.measure(7)
     text = "import svae over import torch, median ratio of 7 pairs"
-    claims.append(claim("import", text, "<= 1.15", [ratio["ratio"]]))
+    claims.append(claim("core.import", text, "<= 1.15", [ratio["ratio"]]))
     return claims
-
-
-def evidence(command: str, claims: list[dict[str, Any]]) -> dict[str, Any]:
-    """The claims with what produced them."""
-    packages = ("torch", "torchvision", "pyro-ppl", "pytorch-lightning", "zuko", "numpy")
-    commit = subprocess.run(
-        ["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=ROOT, check=False
-    ).stdout.strip()
-    return {
-        "command": command,
-        "commit": commit,
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "machine": f"{os.cpu_count()} cores ({platform.machine()}), {_gpu()}",
-        "versions": {
-            "python": platform.python_version(),
-            **{name: importlib.metadata.version(name) for name in packages},
-        },
-        "claims": claims,
-    }
-
-
-def _gpu() -> str:
-    import torch
-
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -160,9 +107,7 @@ def main(arguments: list[str] | None = None) -> None:
     seeds = {"default": options.seeds, "best": options.best_seeds}
     claims = collect(seeds, options.runs, start=not options.finished)
     given = " ".join(sys.argv[1:] if arguments is None else arguments)
-    found = evidence(f"python benchmarks/core.py {given}".strip(), claims)
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    write(f"python benchmarks/core.py {given}".strip(), claims, options.out)
 
 
 if __name__ == "__main__":

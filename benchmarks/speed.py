@@ -45,7 +45,7 @@ from svae.priors import StandardPrior
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
-from benchmarks.core import evidence  # noqa: E402
+from benchmarks.evidence import evidence  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results"
 README = ROOT / "benchmarks" / "README.md"

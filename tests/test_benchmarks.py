@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import against_classifier, choices, core, import_time, speed
+from benchmarks import against_classifier, choices, core, evidence, import_time, speed
 
 
 def test_the_plain_classifier_runs_whole(tmp_path: Path) -> None:
@@ -20,7 +20,7 @@ def test_the_plain_classifier_runs_whole(tmp_path: Path) -> None:
 
 
 def test_a_claim_is_the_mean_over_seeds_with_a_t_interval() -> None:
-    claim = core.claim("accuracy", "accuracy", ">= 0.9", [0.91, 0.92, 0.93])
+    claim = evidence.claim("core.accuracy", "accuracy", ">= 0.9", [0.91, 0.92, 0.93])
     assert claim["id"] == "core.accuracy"
     assert claim["measured"] == pytest.approx(0.92)
     # t(0.975, 2) = 4.303 standard errors of 0.01 / sqrt(3) either way
@@ -28,9 +28,9 @@ def test_a_claim_is_the_mean_over_seeds_with_a_t_interval() -> None:
 
 
 def test_the_interval_of_a_rate_ends_at_1() -> None:
-    claim = core.claim("accuracy", "accuracy", ">= 0.9", [0.99, 0.97, 0.995])
+    claim = evidence.claim("core.accuracy", "accuracy", ">= 0.9", [0.99, 0.97, 0.995])
     assert claim["interval"][1] == 1.0
-    longer = core.claim("memory", "GB", "<= 9", [0.9, 1.7, 0.9])
+    longer = evidence.claim("core.memory", "GB", "<= 9", [0.9, 1.7, 0.9])
     assert longer["interval"][1] > 1.0
 
 
@@ -51,17 +51,17 @@ def test_finished_runs_are_taken_from_their_folder(tmp_path: Path) -> None:
 def test_what_was_not_run_is_said_to_be_missing(tmp_path: Path) -> None:
     run = core.run("experiments/mnist_svae.py", "mnist", "best", 0, tmp_path, start=False)
     assert run is None
-    claim = core.claim("best.accuracy", "accuracy", ">= 0.9", [])
+    claim = evidence.claim("core.best.accuracy", "accuracy", ">= 0.9", [])
     assert claim["measured"] is None
     assert claim["why"] == "not run yet"
 
 
 def test_of_times_the_fastest_run_counts() -> None:
-    assert core.claim("seconds", "seconds", "<= 720", [900.0, 500.0])["measured"] == 500.0
+    assert evidence.claim("core.seconds", "seconds", "<= 720", [900.0, 500.0])["measured"] == 500.0
 
 
 def test_evidence_says_where_it_comes_from() -> None:
-    found = core.evidence("python benchmarks/core.py", [])
+    found = evidence.evidence("python benchmarks/core.py", [])
     assert found["command"] == "python benchmarks/core.py"
     assert set(found) >= {"commit", "date", "machine", "versions", "claims"}
     assert found["versions"]["torch"]

@@ -1,0 +1,69 @@
+"""What every file of evidence has: claims with intervals, and what produced them."""
+
+import datetime
+import importlib.metadata
+import json
+import math
+import os
+import platform
+import statistics
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from scipy import stats
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def claim(name: str, text: str, target: str, values: list[float]) -> dict[str, Any]:
+    """Mean over seeds with a t interval, and every single value.
+
+    Of times the fastest: runs that share the machine with others say nothing about the code.
+    """
+    found: dict[str, Any] = {"id": name, "text": text, "target": target}
+    if not values:
+        return {**found, "measured": None, "why": "not run yet"}
+    mean = min(values) if name.endswith("seconds") else statistics.fmean(values)
+    interval = None
+    if len(values) > 1 and not name.endswith("seconds"):
+        error = statistics.stdev(values) / math.sqrt(len(values))
+        half = float(stats.t.ppf(0.975, len(values) - 1)) * error
+        high = mean + half
+        if all(0 <= value <= 1 for value in values):
+            high = min(high, 1.0)  # t knows nothing of the end of a rate's range
+        interval = [round(mean - half, 5), round(high, 5)]
+    shown = [round(value, 5) for value in values]
+    return {**found, "measured": round(mean, 5), "interval": interval, "values": shown}
+
+
+def evidence(command: str, claims: list[dict[str, Any]]) -> dict[str, Any]:
+    """The claims with what produced them."""
+    packages = ("torch", "torchvision", "pyro-ppl", "pytorch-lightning", "zuko", "numpy")
+    commit = subprocess.run(
+        ["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=ROOT, check=False
+    ).stdout.strip()
+    return {
+        "command": command,
+        "commit": commit,
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "machine": f"{os.cpu_count()} cores ({platform.machine()}), {_gpu()}",
+        "versions": {
+            "python": platform.python_version(),
+            **{name: importlib.metadata.version(name) for name in packages},
+        },
+        "claims": claims,
+    }
+
+
+def _gpu() -> str:
+    import torch
+
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
+
+
+def write(command: str, claims: list[dict[str, Any]], path: Path, **more: Any) -> None:
+    """Writes claims with their evidence, and what else belongs to them."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(evidence(command, claims) | more, indent=1)
+    path.write_text(text + "\n", encoding="utf-8")
