@@ -4,7 +4,19 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from svae import data, flows, metrics, plots
+    from svae import (
+        consistency,
+        data,
+        flows,
+        guides,
+        heads,
+        independence,
+        likelihoods,
+        metrics,
+        plots,
+        priors,
+        schedules,
+    )
     from svae.elbo import SupervisedELBO, evidence
     from svae.factorization import (
         Factorization,
@@ -37,7 +49,19 @@ _NAMES = {
     "resample_nuisance": "factorization",
     "swap_nuisance": "factorization",
 }
-_MODULES = ("data", "flows", "metrics", "plots")
+_MODULES = (
+    "consistency",
+    "data",
+    "flows",
+    "guides",
+    "heads",
+    "independence",
+    "likelihoods",
+    "metrics",
+    "plots",
+    "priors",
+    "schedules",
+)
 
 __all__ = [
     "SVAE",
@@ -49,16 +73,23 @@ __all__ = [
     "NetworkHead",
     "SupervisedELBO",
     "SupervisedModel",
+    "consistency",
     "data",
     "evidence",
     "fit",
     "flows",
+    "guides",
+    "heads",
+    "independence",
+    "likelihoods",
     "load",
     "metrics",
     "plots",
+    "priors",
     "read",
     "reconstruct",
     "resample_nuisance",
+    "schedules",
     "swap_nuisance",
 ]
 

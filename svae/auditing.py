@@ -18,6 +18,7 @@ from torch import Tensor
 from svae import metrics
 from svae.factorization import Factorization, in_batches, read, resample_nuisance
 from svae.judge import Judge
+from svae.labels import read_labels
 from svae.latent import Latent
 from svae.metrics import Estimate
 from svae.metrics.leakage import leakage
@@ -191,7 +192,13 @@ def _examples(part: Any, limit: int | None) -> tuple[Tensor, Tensor]:
     n = len(part) if limit is None else min(limit, len(part))
     batch = part.batch(torch.arange(n))
     x = batch.x.float() / 255 if batch.x.dtype == torch.uint8 else batch.x
-    return x, batch.y
+    labels = read_labels(batch.y)
+    if not bool(labels.known.any()):
+        raise ValueError(
+            f"none of the {n} test examples has a label (all are -1): accuracy, preservation and "
+            "leakage need labelled test examples"
+        )
+    return x[labels.known], labels.hard[labels.known]
 
 
 def _encoded(factorization: Factorization, x: Tensor, sample: bool) -> Latent:

@@ -9,29 +9,41 @@ r"""The supervised objective: named terms in nats per example, and the weights o
 where :math:`p(z_\mathrm{class})` is given y for a class-conditional head, and the constant
 :math:`\log p(y)` appears only there. The weights live here, applied by site name to model and
 guide together; models and guides stay pure densities.
+
+What is known of y decides what :math:`z_\mathrm{class}` is compared with under such a head: one
+class's Gaussian, or, for unlabelled examples, soft labels and noisy ones, the mixture
+
+.. math:: p(z_\mathrm{class}) = \sum_k w_k\, p(z_\mathrm{class} \mid y = k)
+
+with w the prior of the classes, the soft label, or the posterior of the true class given the
+noisy one. So y is summed out exactly, and decoder and flow are evaluated once.
 """
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pyro.distributions as dist
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Shaped
 from pyro import poutine
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.runtime import Message
 from torch import Tensor, nn
 
 from svae.independence import Penalty
+from svae.labels import Labels, mean_of_known, read_labels
 from svae.latent import Latent
 from svae.models import SVAE
 from svae.priors import PushForward, noise_of
-from svae.sites import LATENT, local_parameters, log_joint_of
+from svae.schedules import Schedule, WarmUp, value_at
+from svae.sites import LATENT, local_parameters, log_joint_of, mean_of
 
 __all__ = ["SupervisedELBO", "active_units", "evidence", "without_flow"]
 
 TERMS = ("x", *LATENT, "label", "y")
+TINY = 1e-30  # below it a probability counts as none
 ACTIVE = 0.01  # variance over examples of a posterior mean, above which a unit is active
 
 Stochastic = Callable[..., Any]
@@ -80,73 +92,101 @@ class SupervisedELBO(nn.Module):
         (Kingma et al., 2016), https://arxiv.org/abs/1606.04934
 
     Args:
-        beta_class: Weight of the rate of ``z_class``.
-        beta_style: Weight of the rate of ``style``. Below 1 the codes carry more detail and less
-            noise, and the flow takes over the job of making prior samples lie on the data.
-        label_weight: Weight :math:`\alpha` of the label term.
-        warm_up: Number of steps over which both rates' weights rise linearly from 0.
+        beta_class: Weight of the rate of ``z_class``, or a schedule of it.
+        beta_style: Weight of the rate of ``style``, or a schedule of it. Below 1 the codes carry
+            more detail and less noise, and the flow takes over the job of making prior samples lie
+            on the data.
+        label_weight: Weight :math:`\alpha` of the label term, which is the mean over the labelled
+            examples of a batch.
+        warm_up: Number of steps over which both rates' weights rise linearly from 0, where they
+            have no schedule of their own.
         particles: Posterior samples per example and step.
         free_bits: Nats per block, ``{"style": 5.0}``, below which the guide feels no pull to the
             prior. The prior goes on learning there.
+        capacity: Nats per block that the rate is held at, or a schedule of them: the term is
+            :math:`\beta\, |\mathrm{rate} - C|`.
         analytic: Whether rates are taken in closed form where there is one.
         penalties: Terms of :mod:`svae.independence`, each with its own weight.
+        class_weights: Factor on the label term of every class, for classes of unequal size. The
+            term is divided by the sum of the factors in the batch.
+        confusion: Row-stochastic matrix C of label noise, :math:`C_{kj} = p(\text{label } j \mid
+            \text{true class } k)`. Labels are then noisy ones, and y, predicted and conditioned
+            on, is the true class.
 
     Raises:
-        ValueError: If a weight is negative, a number of steps or particles out of range, or a
-            block unknown.
+        ValueError: If a weight is negative, a number of steps or particles out of range, a block
+            unknown, or ``confusion`` no row-stochastic matrix.
     """
 
     def __init__(
         self,
         *,
-        beta_class: float = 10.0,
-        beta_style: float = 0.3,
-        label_weight: float = 50.0,
+        beta_class: float | Schedule = 10.0,
+        beta_style: float | Schedule = 0.3,
+        label_weight: float | Schedule = 50.0,
         warm_up: int = 0,
         particles: int = 1,
         free_bits: Mapping[str, float] | None = None,
+        capacity: Mapping[str, float | Schedule] | None = None,
         analytic: bool = True,
         penalties: Sequence[Penalty] = (),
+        class_weights: Sequence[float] | Tensor | None = None,
+        confusion: Sequence[Sequence[float]] | Tensor | None = None,
     ) -> None:
         super().__init__()
-        self.scales = {"z_class": beta_class, "style": beta_style, "label": label_weight}
-        for name, weight in self.scales.items():
-            if not (weight >= 0 and math.isfinite(weight)):
-                raise ValueError(f"the weight of {name} must be a number of at least 0: {weight}")
         if warm_up < 0 or particles < 1:
             raise ValueError(
                 f"warm_up must be at least 0 and particles at least 1, got {warm_up}, {particles}"
             )
-        self.free_bits = dict(free_bits or {})
-        if not set(self.free_bits) <= set(LATENT):
-            raise ValueError(f"free_bits knows the blocks {LATENT}, got {sorted(self.free_bits)}")
+        given = {"z_class": beta_class, "style": beta_style, "label": label_weight}
+        for name, weight in given.items():
+            final = value_at(weight, None)
+            if not (final >= 0 and math.isfinite(final)):
+                raise ValueError(f"the weight of {name} must be a number of at least 0: {final}")
+        self.scales: dict[str, float | Schedule] = {
+            name: WarmUp(weight, warm_up)
+            if warm_up and name in LATENT and not isinstance(weight, Schedule)
+            else weight
+            for name, weight in given.items()
+        }
+        self.free_bits, self.capacity = dict(free_bits or {}), dict(capacity or {})
+        for option, blocks in (("free_bits", self.free_bits), ("capacity", self.capacity)):
+            if not set(blocks) <= set(LATENT):
+                raise ValueError(f"{option} knows the blocks {LATENT}, got {sorted(blocks)}")
+        if both := sorted(set(self.free_bits) & set(self.capacity)):
+            raise ValueError(f"{both} have free bits and a capacity: a block can have one of them")
         self.warm_up, self.particles, self.analytic = warm_up, particles, analytic
         self.penalties = nn.ModuleList(penalties)
         names = [penalty.name for penalty in penalties]
         if len(set(names)) < len(names):
             raise ValueError(f"every penalty may stand once, as its name names its term: {names}")
+        self.class_weights: Tensor | None
+        self.confusion: Tensor | None
+        self.register_buffer("class_weights", _positive(class_weights))
+        self.register_buffer("confusion", _row_stochastic(confusion))
 
     def weights(self, step: int | None = None) -> dict[str, float]:
-        """Weight of every term and penalty at a training step; the final ones if None."""
-        ramp = 1.0 if step is None or not self.warm_up else min(1.0, step / self.warm_up)
-        scales = {
-            name: weight * (ramp if name in LATENT else 1.0)
-            for name, weight in self.scales.items()
-        }
+        """Weight of every term and penalty at a training step; the final ones if None.
+
+        Capacities, in nats, stand among them as ``capacity_<block>``.
+        """
+        scales = {name: value_at(weight, step) for name, weight in self.scales.items()}
         penalties = {p.name: p.weight for p in self.penalties if isinstance(p, Penalty)}
-        return {"x": 1.0, **scales, "y": 1.0, **penalties}
+        held = {f"capacity_{name}": value_at(c, step) for name, c in self.capacity.items()}
+        return {"x": 1.0, **scales, "y": 1.0, **penalties, **held}
 
     def terms(
         self,
         model: Stochastic,
         guide: Stochastic,
         x: Float[Tensor, "batch *event"],
-        y: Int[Tensor, " batch"],
+        y: Shaped[Tensor, "batch *classes"],
     ) -> Terms:
         """Unweighted terms per example, shape ``(batch,)`` each, in nats.
 
         ``x`` is the distortion, ``z_class`` and ``style`` the rates, ``label`` is
         -log p(y given z_class), ``y`` is -log p(y) where the label is drawn first and 0 elsewhere.
+        Without a label both of these are 0.
         """
         terms = self._terms(model, guide, x, y)[0]
         return {name: terms[name] for name in TERMS}
@@ -158,26 +198,63 @@ class SupervisedELBO(nn.Module):
         batch = len(x)
         if self.particles > 1:
             x, y = (t.expand(self.particles, *t.shape).flatten(0, 1) for t in (x, y))
+        labels = read_labels(y)
         drawn = poutine.trace(guide).get_trace(x, y)
-        made = poutine.trace(poutine.replay(model, trace=drawn)).get_trace(x, y)
+        made = poutine.trace(poutine.replay(model, trace=drawn)).get_trace(x, labels.hard)
         nodes: Any = made.nodes
-        z_class = _value(drawn, "z_class")
-        logits = log_joint_of(model, x, z_class).log_softmax(-1)
-        label_first = list(nodes).index("y") < list(nodes).index("z_class")
-        label = -logits.gather(-1, y.unsqueeze(-1)).squeeze(-1)
+        logits = log_joint_of(model, x, _value(drawn, "z_class")).log_softmax(-1)
+        rates = {name: self._rate(name, drawn, _distribution(made, name)) for name in LATENT}
+        first = torch.zeros_like(rates["z_class"])
+        if list(nodes).index("y") < list(nodes).index("z_class"):
+            log_class = _log_class_probabilities(nodes["y"]["fn"])
+            prior = self._class_prior(model, x, _distribution(made, "z_class"), labels, log_class)
+            rates["z_class"] = self._rate("z_class", drawn, prior)
+            first = self._label_term(labels, log_class)
         terms = {
             "x": -nodes["x"]["fn"].log_prob(nodes["x"]["value"]),
-            **{name: self._rate(name, drawn, made) for name in LATENT},
-            "label": label,
-            "y": -nodes["y"]["fn"].log_prob(y) if label_first else torch.zeros_like(label),
+            **rates,
+            "label": self._label_term(labels, logits),
+            "y": first,
         }
-        terms["accuracy"] = (logits.detach().argmax(-1) == y).to(label.dtype)
+        terms["accuracy"] = (logits.detach().argmax(-1) == labels.marked).to(first.dtype)
         terms = {k: v.unflatten(0, (self.particles, batch)).mean(0) for k, v in terms.items()}
         return terms, drawn, made
 
-    def _rate(self, name: str, drawn: poutine.Trace, made: poutine.Trace) -> Tensor:
-        posterior, prior = _distribution(drawn, name), _distribution(made, name)
-        value = _value(drawn, name)
+    def _label_term(self, labels: Labels, log_p: Tensor) -> Tensor:
+        """-log p(label) under log-probabilities of the true classes; 0 without a label."""
+        if self.confusion is not None:
+            log_p = (log_p.exp() @ self.confusion.to(log_p)).clamp(min=TINY).log()
+        if labels.soft is not None:
+            # A product with a probability of 0 must be 0 also where its logarithm is infinite.
+            term = -(labels.soft.to(log_p) * log_p.clamp(min=math.log(TINY))).sum(-1)
+        else:
+            term = -log_p.gather(-1, labels.hard.unsqueeze(-1)).squeeze(-1)
+        return torch.where(labels.known, term, 0)
+
+    def _class_prior(
+        self, model: Stochastic, x: Tensor, prior: Any, labels: Labels, log_class: Tensor
+    ) -> Any:
+        """Prior of ``z_class`` given what is known of y, where the label is drawn first."""
+        if self.confusion is not None:
+            noise = self.confusion.to(log_class).clamp(min=TINY).log()  # true class, label
+            soft = labels.soft
+            seen = noise.T[labels.hard] if soft is None else soft.to(noise) @ noise.T
+            log_weights = (log_class + seen).log_softmax(-1)
+        elif labels.soft is not None:
+            log_weights = labels.soft.to(log_class).clamp(min=TINY).log()
+        else:
+            log_weights = log_class
+        log_weights = torch.where(labels.known.unsqueeze(-1), log_weights, log_class)
+        exact = labels.known if labels.soft is None and self.confusion is None else None
+
+        def log_mixture(z_class: Tensor) -> Tensor:
+            log_given = log_joint_of(model, x, z_class) - log_class
+            return (log_weights + log_given).logsumexp(-1)
+
+        return _ClassPrior(prior, log_mixture, exact)
+
+    def _rate(self, name: str, drawn: poutine.Trace, prior: Any) -> Tensor:
+        posterior, value = _distribution(drawn, name), _value(drawn, name)
         rate = self._divergence(posterior, prior, value)
         floor = self.free_bits.get(name)
         if floor is None:
@@ -188,6 +265,13 @@ class SupervisedELBO(nn.Module):
         return torch.where(rate.mean() > floor, rate, held + (rate - held).detach())
 
     def _divergence(self, posterior: Any, prior: Any, value: Tensor) -> Tensor:
+        if isinstance(prior, _ClassPrior):
+            mixed = posterior.log_prob(value) - prior.log_mixture(value)
+            if prior.exact is None:
+                return mixed
+            return torch.where(
+                prior.exact, self._divergence(posterior, prior.labelled, value), mixed
+            )
         if self.analytic:
             try:
                 return torch.distributions.kl_divergence(posterior, prior)
@@ -199,7 +283,7 @@ class SupervisedELBO(nn.Module):
         self,
         vae: SVAE,
         x: Float[Tensor, "batch *event"],
-        y: Int[Tensor, " batch"],
+        y: Shaped[Tensor, "batch *classes"],
         weights: Mapping[str, float | Tensor] | None = None,
     ) -> tuple[Tensor, Terms]:
         """The loss, a scalar in nats per example, and its unweighted terms as batch means.
@@ -210,15 +294,24 @@ class SupervisedELBO(nn.Module):
         Args:
             vae: Model and guide.
             x: Inputs.
-            y: Labels.
+            y: Labels: integers with -1 for unlabelled examples, or probabilities
+                ``(batch, K)``, see :mod:`svae.labels`. The guide is handed them as they are, the
+                model the most probable class.
             weights: What :meth:`weights` gives for a training step; the final ones if None.
         """
         terms, drawn, made = self._terms(vae.model, vae.guide, x, y)
-        means = {name: term.mean() for name, term in terms.items()}
+        labels = read_labels(y)
+        counted = {"label": self._counted(labels), "accuracy": labels.known}
+        means = {
+            name: mean_of_known(term, counted[name]) if name in counted else term.mean()
+            for name, term in terms.items()
+        }
         weights = self.weights() if weights is None else weights
-        loss = torch.stack([weights[name] * means[name] for name in TERMS]).sum()
+        held = {name: means[name] - weights[f"capacity_{name}"] for name in self.capacity}
+        pulls = {name: held[name].abs() if name in held else means[name] for name in TERMS}
+        loss = torch.stack([weights[name] * pulls[name] for name in TERMS]).sum()
         for name in LATENT:
-            means[f"active_{name}"] = active_units(_distribution(drawn, name).mean)
+            means[f"active_{name}"] = active_units(mean_of(_distribution(drawn, name)))
         if self.penalties:
             n = len(x)  # the first particle is enough for the penalties
             z_class, style = (_value(drawn, name) for name in LATENT)
@@ -226,10 +319,70 @@ class SupervisedELBO(nn.Module):
             latent = Latent(z_class[:n], noise_of(prior, style)[:n])
             for penalty in self.penalties:
                 assert isinstance(penalty, Penalty)
-                value = penalty(vae, x, y, latent)
+                value = penalty(vae, x, labels.marked, latent)
                 means[penalty.name] = value
                 loss = loss + weights[penalty.name] * value
         return loss, means
+
+    def _counted(self, labels: Labels) -> Tensor:
+        """How much the label of each example counts."""
+        if self.class_weights is None:
+            return labels.known
+        if labels.soft is not None:
+            return labels.soft @ self.class_weights.to(labels.soft)
+        return labels.known * self.class_weights[labels.hard]
+
+
+@dataclass(frozen=True)
+class _ClassPrior:
+    """Prior of the class latent: of one class where the label says which, else a mixture."""
+
+    labelled: Any
+    log_mixture: Callable[[Tensor], Tensor]
+    exact: Tensor | None  # where a label is certain; None where none is
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        mixed = self.log_mixture(value)
+        if self.exact is None:
+            return mixed
+        return torch.where(self.exact, self.labelled.log_prob(value), mixed)
+
+
+def _log_class_probabilities(prior: Any) -> Float[Tensor, "batch classes"]:
+    """Log p(y = k) of every class, from the distribution of the site ``y``."""
+    support = prior.enumerate_support(expand=False)  # (classes, 1)
+    return prior.log_prob(support).T
+
+
+def _positive(weights: Sequence[float] | Tensor | None) -> Tensor | None:
+    if weights is None:
+        return None
+    given = torch.as_tensor(weights, dtype=torch.get_default_dtype())
+    if given.dim() != 1 or not bool((given > 0).all()):
+        raise ValueError(
+            f"class_weights are one positive number for each class, got {given.tolist()}. "
+            "The usual is 1 / (number of examples of the class)."
+        )
+    return given
+
+
+def _row_stochastic(matrix: Sequence[Sequence[float]] | Tensor | None) -> Tensor | None:
+    if matrix is None:
+        return None
+    given = torch.as_tensor(matrix, dtype=torch.get_default_dtype())
+    square = given.dim() == 2 and given.shape[0] == given.shape[1]
+    if not square or not bool((given >= 0).all()):
+        raise ValueError(
+            f"confusion is a (classes, classes) matrix of numbers of at least 0, got shape "
+            f"{tuple(given.shape)}"
+        )
+    sums = given.sum(1)
+    if not bool(((sums - 1).abs() < 1e-4).all()):
+        raise ValueError(
+            "every row of confusion is the distribution of the label of one true class and sums "
+            f"to 1, got {[round(float(s), 4) for s in sums]}. Transpose it if rows are labels."
+        )
+    return given / sums.unsqueeze(1)
 
 
 @torch.no_grad()

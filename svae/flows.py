@@ -19,7 +19,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from zuko.flows.coupling import GeneralCouplingTransform
 from zuko.flows.gaussianization import ElementWiseTransform
-from zuko.transforms import MonotonicAffineTransform
+from zuko.transforms import MonotonicAffineTransform, MonotonicRQSTransform
 
 from svae.nets import full_precision
 from svae.saving import Described
@@ -163,8 +163,12 @@ class Coupling(Described, Bijection):
     :math:`|s| < \texttt{max\_log\_scale}`, which keeps the inverse stable in float32. The map
     starts as the identity. A single feature is scaled and shifted given the context alone.
 
+    With ``bins``, each feature of :math:`x_b` goes through a monotonic rational-quadratic spline
+    on [-5, 5] instead, the identity outside of it, which can bend one mode into several.
+
     References:
-        Density estimation using Real NVP (Dinh et al., 2017), https://arxiv.org/abs/1605.08803
+        Density estimation using Real NVP (Dinh et al., 2017), https://arxiv.org/abs/1605.08803;
+        Neural Spline Flows (Durkan et al., 2019), https://arxiv.org/abs/1906.04032
 
     Args:
         features: Number of features :math:`D`.
@@ -172,6 +176,10 @@ class Coupling(Described, Bijection):
         hidden: Widths of the conditioner's hidden layers.
         flip: Whether the first instead of the second half of the features is transformed.
         max_log_scale: Bound on :math:`|s|`, in nats per feature.
+        bins: Bins of the spline; 0 for scale and shift.
+
+    Raises:
+        ValueError: If ``bins`` is negative.
 
     Example:
         >>> y, log_det = Coupling(features=4, context=2)(torch.randn(8, 4), torch.randn(8, 2))
@@ -186,15 +194,23 @@ class Coupling(Described, Bijection):
         hidden: Sequence[int] = (128, 128),
         flip: bool = False,
         max_log_scale: float = 3.0,
+        bins: int = 0,
     ) -> None:
         super().__init__()
+        if bins < 0:
+            raise ValueError(f"bins must be at least 0, got {bins}; 0 scales and shifts")
+        univariate = (
+            {"univariate": MonotonicRQSTransform, "shapes": [(bins,), (bins,), (bins - 1,)]}
+            if bins
+            else {"univariate": partial(MonotonicAffineTransform, slope=math.exp(-max_log_scale))}
+        )
         self.flip, self.first = flip, (features + 1) // 2
         kept = (torch.arange(features) < self.first) ^ flip
         self.transform = GeneralCouplingTransform(
             features,
             context,
             kept,  # pyright: ignore[reportArgumentType]
-            univariate=partial(MonotonicAffineTransform, slope=math.exp(-max_log_scale)),
+            **univariate,  # pyright: ignore[reportArgumentType]
             hidden_features=tuple(hidden),
             activation=nn.SiLU,
         )
@@ -251,6 +267,7 @@ class ConditionalFlow(Described, Bijection):
         n_blocks: Number of blocks, at least 1.
         hidden: Widths of the hidden layers of every coupling's conditioner.
         max_log_scale: Bound on the log-scale of one coupling, in nats per feature.
+        bins: Bins of every coupling's spline; 0 for couplings that scale and shift.
 
     Raises:
         ValueError: If a number is out of range, or a context is missing or has another width.
@@ -270,6 +287,7 @@ class ConditionalFlow(Described, Bijection):
         n_blocks: int = 4,
         hidden: Sequence[int] = (128, 128),
         max_log_scale: float = 3.0,
+        bins: int = 0,
     ) -> None:
         super().__init__()
         if features < 1 or context < 0 or n_blocks < 1:
@@ -282,7 +300,9 @@ class ConditionalFlow(Described, Bijection):
         for i in range(n_blocks):
             blocks.append(ActNorm(features))
             flips = (False, True)[: min(features, 2)]
-            blocks += [Coupling(features, context, hidden, flip, max_log_scale) for flip in flips]
+            blocks += [
+                Coupling(features, context, hidden, flip, max_log_scale, bins) for flip in flips
+            ]
             blocks.append(Permutation(features, seed=i))
         self.blocks = nn.ModuleList(blocks)
 

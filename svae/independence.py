@@ -13,13 +13,21 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
+from svae.labels import mean_of_known
 from svae.latent import Latent
 from svae.nets import MLP
 
 if TYPE_CHECKING:
     from svae.models import SVAE
 
-__all__ = ["HSIC", "AdversarialProbe", "ClassConditionalMMD", "Penalty", "SwapCycle"]
+__all__ = [
+    "HSIC",
+    "AdversarialProbe",
+    "ClassConditionalMMD",
+    "Penalty",
+    "SwapCycle",
+    "TotalCorrelation",
+]
 
 
 class Penalty(nn.Module, ABC):
@@ -41,7 +49,10 @@ class Penalty(nn.Module, ABC):
     def forward(
         self, vae: "SVAE", x: Tensor, y: Int[Tensor, " batch"], latent: Latent
     ) -> Float[Tensor, ""]:
-        """The penalty of one batch; ``latent`` holds posterior samples."""
+        """The penalty of one batch; ``latent`` holds posterior samples.
+
+        ``y`` is -1 where the class is not known, and the most probable class of a soft label.
+        """
 
 
 class AdversarialProbe(Penalty):
@@ -74,7 +85,7 @@ class AdversarialProbe(Penalty):
     ) -> Float[Tensor, ""]:
         z = latent.z_nuisance
         reversed_nuisance = 2 * z.detach() - z  # z itself, with the gradient of -z
-        return functional.cross_entropy(self.probe(reversed_nuisance), y)
+        return _cross_entropy(self.probe(reversed_nuisance), y)
 
 
 class ClassConditionalMMD(Penalty):
@@ -98,7 +109,8 @@ class ClassConditionalMMD(Penalty):
     ) -> Float[Tensor, ""]:
         z = latent.z_nuisance
         # All classes in one product, as no shape may depend on the labels in a compiled step.
-        members = functional.one_hot(y, vae.n_classes).to(z.dtype)
+        members = functional.one_hot(y.clamp(min=0), vae.n_classes).to(z.dtype)
+        members = members * (y >= 0).unsqueeze(-1)
         return mmd_by_class(z, members, torch.randn_like(z))
 
 
@@ -135,7 +147,49 @@ class SwapCycle(Penalty):
         self, vae: "SVAE", x: Tensor, y: Int[Tensor, " batch"], latent: Latent
     ) -> Float[Tensor, ""]:
         swapped = Latent(latent.z_class, latent.z_nuisance.roll(1, dims=0))
-        return functional.cross_entropy(vae.predict(vae.decode(swapped)), y)
+        return _cross_entropy(vae.predict(vae.decode(swapped)), y)
+
+
+class TotalCorrelation(Penalty):
+    r"""What class and nuisance latent share, seen by a classifier of true and shuffled pairs.
+
+    .. math:: \mathrm{KL}\big(q(z_\mathrm{class}, z_\mathrm{nuisance}) \,\|\,
+        q(z_\mathrm{class})\, q(z_\mathrm{nuisance})\big)
+        = \mathbb{E}_q\Big[\log \frac{D}{1 - D}\Big]
+
+    for the best classifier D of pairs from one example against pairs whose nuisance is another
+    example's. The classifier minimises its cross-entropy, encoder and flow maximise it through
+    reversed gradients; the value is that cross-entropy, log 2 when the two share nothing. It needs
+    no labels.
+
+    References:
+        Disentangling by Factorising (Kim & Mnih, 2018), https://arxiv.org/abs/1802.05983
+
+    Args:
+        n_features: Number of all latent dims.
+        weight: Factor in the loss.
+        hidden: Width of the classifier's two hidden layers.
+    """
+
+    name = "total_correlation"
+
+    def __init__(self, n_features: int, weight: float = 1.0, hidden: int = 128) -> None:
+        super().__init__(weight)
+        self.classifier = MLP([n_features, hidden, hidden, 1])
+
+    def forward(
+        self, vae: "SVAE", x: Tensor, y: Int[Tensor, " batch"], latent: Latent
+    ) -> Float[Tensor, ""]:
+        z_class, z = latent.map(lambda part: 2 * part.detach() - part)
+        pairs = [torch.cat([z_class, other], -1) for other in (z, z.roll(1, dims=0))]
+        true, shuffled = (self.classifier(pair) for pair in pairs)
+        return (functional.softplus(-true) + functional.softplus(shuffled)).mean() / 2
+
+
+def _cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
+    """Mean over the labelled examples; 0 without any."""
+    losses = functional.cross_entropy(logits, y.clamp(min=0), reduction="none")
+    return mean_of_known(losses, y >= 0)
 
 
 def mmd_by_class(
@@ -165,11 +219,14 @@ def mmd(a: Float[Tensor, "n dims"], b: Float[Tensor, "m dims"]) -> Float[Tensor,
 
 
 def hsic(z: Float[Tensor, "n dims"], y: Int[Tensor, " n"]) -> Float[Tensor, ""]:
-    """Biased estimate of the HSIC of a code and a label, at least 0."""
+    """Biased estimate of the HSIC of a code and a label, at least 0; -1 is no label."""
     k = _kernel(z, z)
-    same = (y[:, None] == y[None, :]).to(z.dtype)
-    centred = k - k.mean(0, keepdim=True) - k.mean(1, keepdim=True) + k.mean()
-    return (centred * same).sum() / (len(z) - 1) ** 2
+    known = (y >= 0).to(z.dtype)
+    n = known.sum().clamp(min=2)
+    rows = k @ known / n
+    centred = k - rows[:, None] - rows[None, :] + known @ rows / n
+    same = (y[:, None] == y[None, :]).to(z.dtype) * known[:, None] * known[None, :]
+    return (centred * same).sum() / (n - 1) ** 2
 
 
 def _kernel(a: Tensor, b: Tensor) -> Tensor:

@@ -20,6 +20,8 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from svae.labels import read_labels
+
 __all__ = ["Examples", "Judge", "LabelledData", "load_judge", "save_judge", "train_judge"]
 
 logger = logging.getLogger("svae")
@@ -340,7 +342,10 @@ def _labelled(data: LabelledData, name: str) -> tuple[Shaped[Tensor, "n ..."], I
             f"a judge learns from labels, but {data.name!r} has no labelled {name} set. Give "
             "labels, or a judge of your own: any callable from images to logits."
         )
-    return examples.x, examples.y
+    labels = read_labels(examples.y)
+    if not bool(labels.known.any()):
+        raise ValueError(f"no {name} example of {data.name!r} has a label: all are -1")
+    return examples.x[labels.known], labels.hard[labels.known]
 
 
 def _fingerprint(data: LabelledData) -> str:

@@ -9,7 +9,8 @@ base noise of the prior of u, see :mod:`svae.priors`.
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from svae.heads import GaussianHead, Head
 from svae.latent import Latent, LatentSplit
 from svae.likelihoods import Bernoulli, Likelihood
 from svae.nets import ConvDecoder, ConvEncoder, MLPDecoder, MLPEncoder
-from svae.priors import FlowPrior, StylePrior, noise_of, value_of
+from svae.priors import FlowPrior, StylePrior, draw_noise, noise_of, value_of
 from svae.saving import (
     Described,
     checksum,
@@ -54,7 +55,8 @@ class SupervisedModel(Described, nn.Module):
 
     Args:
         head: The joint density of class latent and label.
-        style_prior: Prior of the style code given the head's class probabilities.
+        style_prior: Prior of the style code given the head's class probabilities. One with a
+            method ``attach`` is handed the guide by :class:`SVAE`.
         decoder: Maps the joined class latent and style code to the likelihood's parameter.
         likelihood: p(x given the decoder's output).
     """
@@ -115,6 +117,9 @@ class SVAE(nn.Module):
                 )
             keep_parameters_local(part)
         self.model, self.guide = model, guide
+        for part in model.modules() if isinstance(model, nn.Module) else ():
+            if callable(attach := getattr(part, "attach", None)):
+                attach(guide)  # a prior made of the guide's own posteriors
         # Pyro's habit of giving two methods of one module: its parameters are trained too.
         owners = [getattr(part, "__self__", None) for part in (model, guide)]
         modules = {id(owner): owner for owner in owners if isinstance(owner, nn.Module)}
@@ -251,7 +256,10 @@ class SVAE(nn.Module):
     def sample_nuisance(
         self, latent: Latent, n: int, generator: torch.Generator | None = None
     ) -> Float[Tensor, "n batch dims"]:
-        """Prior draws of the nuisance: standard normal, the same for every class.
+        """Prior draws of the nuisance, the same for every class.
+
+        They are standard normal, but for a prior of the style code that is neither Gaussian nor a
+        flow: then draws of that prior.
 
         Raises:
             ValueError: If ``n`` is less than 1.
@@ -260,8 +268,8 @@ class SVAE(nn.Module):
             raise ValueError(f"n, the number of draws, must be at least 1, got {n}")
         z_class = latent.z_class
         prior = site(self.model, "style", self.placeholder(z_class), z_class=z_class)
-        noise = torch.randn(n, *prior.batch_shape, *prior.event_shape, generator=generator)
-        return noise.to(z_class)
+        with _seeded_by(generator, z_class.device):
+            return draw_noise(prior, n)
 
     def sample(
         self,
@@ -294,10 +302,7 @@ class SVAE(nn.Module):
                 f"classes must be between 0 and {n_classes - 1}, got {sorted(set(y.tolist()))}"
             )
         like = self.placeholder(torch.zeros(1, device=device)).expand(n * len(y), *self._shape())
-        # Drawn outside the fork, which would give the global generator its old state back.
-        seed = int(torch.randint(2**62, (), generator=generator))
-        with torch.no_grad(), torch.random.fork_rng(devices=_cuda(device)):
-            torch.manual_seed(seed)
+        with torch.no_grad(), _seeded_by(generator, device):
             z = draw_class(self.model, like, y.repeat(n))
             nuisance = self.sample_nuisance(Latent(z, z), 1)[0]
             return self.decode(Latent(z, nuisance)).unflatten(0, (n, len(y)))
@@ -419,5 +424,11 @@ def _is_shape(value: object) -> bool:
     )
 
 
-def _cuda(device: torch.device) -> list[torch.device]:
-    return [device] if device.type == "cuda" else []
+@contextmanager
+def _seeded_by(generator: torch.Generator | None, device: torch.device) -> Iterator[None]:
+    """Inside it all of torch's noise follows from one draw of ``generator``."""
+    # Drawn outside the fork, which would give the global generator its old state back.
+    seed = int(torch.randint(2**62, (), generator=generator))
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield

@@ -6,7 +6,7 @@ logits, posterior means) is read from a trace of it, so a plain Pyro function is
 
 import contextlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pyro
@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from pyro import poutine
 from pyro.distributions.torch_distribution import TorchDistributionMixin
+from pyro.poutine import runtime
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.runtime import Message, NonlocalExit
 from torch import Tensor, nn
@@ -21,6 +22,7 @@ from torch.distributions import Independent, TransformedDistribution
 
 __all__ = [
     "LATENT",
+    "at_means",
     "check_sites",
     "draw_class",
     "draws",
@@ -28,6 +30,7 @@ __all__ = [
     "latent_sites",
     "local_parameters",
     "log_joint_of",
+    "mean_of",
     "means",
     "site",
 ]
@@ -73,19 +76,44 @@ class _AtMean(Messenger):
 
     def _pyro_sample(self, message: Message) -> None:
         if not message["is_observed"] and message["name"] in LATENT:
-            message["value"] = _mean(message["fn"])  # pyright: ignore
+            message["value"] = mean_of(message["fn"])  # pyright: ignore
             message["done"] = True
 
 
-def _mean(distribution: Any) -> Any:
+def mean_of(distribution: Any) -> Any:
+    """Its mean, or the image of the base mean where it is a transformed one."""
     if isinstance(distribution, Independent):
-        return _mean(distribution.base_dist)
+        return mean_of(distribution.base_dist)
     if isinstance(distribution, TransformedDistribution):
-        value = _mean(distribution.base_dist)
+        value = mean_of(distribution.base_dist)
         for transform in distribution.transforms:
             value = transform(value)
         return value
     return distribution.mean
+
+
+@local_parameters
+def at_means(guide: Stochastic, x: Tensor) -> dict[str, Any]:
+    """The guide's distributions of ``z_class`` and ``style``, each given the means before it.
+
+    The guide runs apart from the handlers and plates around the call, so that a model may ask.
+    """
+    with _apart():
+        nodes: Any = poutine.trace(_AtMean()(guide)).get_trace(x).nodes
+    return {name: nodes[name]["fn"] for name in LATENT}
+
+
+@contextlib.contextmanager
+def _apart() -> Iterator[None]:
+    """Inside it no handler and no plate is active."""
+    # Blocking the handlers would leave the plates' dims taken.
+    handlers, dims = runtime._PYRO_STACK, runtime._DIM_ALLOCATOR
+    kept, kept_dims = handlers[:], dims._stack
+    handlers[:], dims._stack = [], []
+    try:
+        yield
+    finally:
+        handlers[:], dims._stack = kept, kept_dims
 
 
 @local_parameters

@@ -126,12 +126,20 @@ class Posterior(nn.Module):
         model: Whose posterior.
         shift: Added to every mean; a wrong guide where it is not 0.
         spread: Factor on every standard deviation; a wrong guide where it is not 1.
+        seen: log p(what is seen of the label given y = k), ``(batch, classes)``. The posterior is
+            then given it, and not the y of a call.
     """
 
-    def __init__(self, model: LinearGaussian, shift: float = 0.0, spread: float = 1.0) -> None:
+    def __init__(
+        self,
+        model: LinearGaussian,
+        shift: float = 0.0,
+        spread: float = 1.0,
+        seen: Tensor | None = None,
+    ) -> None:
         super().__init__()
         self.of = (model,)  # in a tuple: the guide has no parameters of its own
-        self.shift, self.spread = shift, spread
+        self.shift, self.spread, self.seen = shift, spread, seen
 
     def moments(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and covariance of q(z given x, y)."""
@@ -140,12 +148,14 @@ class Posterior(nn.Module):
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> None:
         model = self.of[0]
+        if self.seen is not None:
+            y = None
         if y is not None or not model.label_first:
             components = [torch.zeros(len(x), dtype=torch.long) if y is None else y]
             logits = torch.zeros(len(x), 1).double()
         else:
             components = [torch.full((len(x),), k) for k in range(N_CLASSES)]
-            logits = model.log_x_and(x)
+            logits = model.log_x_and(x) + (0 if self.seen is None else self.seen)
         moments = [self.moments(x, k) for k in components]
         loc, cov = torch.stack([m[0] for m in moments], 1), torch.stack([m[1] for m in moments])
         c, u = slice(0, N_CLASS), slice(N_CLASS, None)

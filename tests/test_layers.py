@@ -14,10 +14,10 @@ PACKAGE = ROOT / "svae"
 # of these paths, and never the other way round.
 CHAINS = [
     [
-        {"latent", "nets", "flows", "saving"},
+        {"latent", "labels", "schedules", "nets", "flows", "saving"},
         {"heads", "priors", "likelihoods", "sites"},
         {"models", "guides"},
-        {"elbo", "independence"},
+        {"elbo", "independence", "consistency"},
         {"compilation"},
         {"training"},
         {"commands"},
@@ -42,6 +42,7 @@ TRAINS_OR_IS_A_FAMILY = {
     "guides",
     "elbo",
     "independence",
+    "consistency",
     "compilation",
     "training",
     "bridges",

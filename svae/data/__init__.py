@@ -4,7 +4,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from svae.data.arrays import ArraySet, BatchLoader
+    from svae.data.arrays import ArraySet, BatchLoader, Mixture
     from svae.data.augment import RandomAffine
     from svae.data.batch import Batch
     from svae.data.choosing import choose
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from svae.data.digits import Digits
     from svae.data.mnist import KMNIST, MNIST, FashionMNIST
     from svae.data.module import ArrayData
+    from svae.data.tabular import TabularData
 
 __all__ = [
     "KMNIST",
@@ -22,7 +23,9 @@ __all__ = [
     "BatchLoader",
     "Digits",
     "FashionMNIST",
+    "Mixture",
     "RandomAffine",
+    "TabularData",
     "as_data",
     "choose",
 ]
@@ -30,6 +33,7 @@ __all__ = [
 # Lightning, torchvision and scikit-learn take seconds to import: each name brings its own module.
 _MODULES = {
     "KMNIST": "mnist",
+    "Mixture": "arrays",
     "MNIST": "mnist",
     "ArrayData": "module",
     "ArraySet": "arrays",
@@ -38,6 +42,7 @@ _MODULES = {
     "Digits": "digits",
     "FashionMNIST": "mnist",
     "RandomAffine": "augment",
+    "TabularData": "tabular",
     "as_data": "conversion",
     "choose": "choosing",
 }

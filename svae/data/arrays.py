@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 import torch.distributed
@@ -10,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from svae.data.batch import Batch, as_floats
+from svae.labels import MISSING, read_labels
 
 
 class ArraySet(Dataset[Batch]):
@@ -17,7 +19,8 @@ class ArraySet(Dataset[Batch]):
 
     Args:
         x: Data, ``(N, *shape)``: uint8 in 0..255, or floats in [0, 1].
-        y: Labels in 0..K-1, ``(N,)`` integers, or None.
+        y: Labels in 0..K-1, ``(N,)`` integers, -1 for unlabelled examples; or probabilities
+            ``(N, K)``, a row of -1 for unlabelled ones; or None.
         factors: True causes, ``(N, n_factors)``, or None.
 
     Raises:
@@ -37,7 +40,9 @@ class ArraySet(Dataset[Batch]):
                     "per example. Were the two cut or shuffled separately?"
                 )
         self.x = x
-        self.y = None if y is None else y.long()
+        if y is not None:
+            y = y.float() if y.is_floating_point() and y.ndim == 2 else y.long()
+        self.y = y
         self.factors = factors
 
     def __len__(self) -> int:
@@ -73,9 +78,34 @@ class ArraySet(Dataset[Batch]):
         assert x is not None
         return ArraySet(x, y, factors)
 
+    @property
+    def marked(self) -> Int64[Tensor, " n"]:
+        """The label of every example, -1 where there is none; the most probable of soft ones."""
+        if self.y is None:
+            return torch.full((len(self),), MISSING, device=self.x.device)
+        return read_labels(self.y).marked
+
     def subset(self, indices: Int64[Tensor, " n"]) -> "ArraySet":
         """A set of its own with the examples at ``indices``, in that order."""
         return ArraySet(*self.batch(indices))
+
+    def with_few_labels(self, n: int, seed: int = 0) -> "ArraySet":
+        """The same examples with ``n`` labels kept, stratified, and all others -1.
+
+        Raises:
+            ValueError: If there are fewer labels than that, or soft ones.
+        """
+        if self.y is None or self.y.ndim != 1 or not 0 <= n <= int((self.y >= 0).sum()):
+            has = "none" if self.y is None else f"labels of shape {tuple(self.y.shape)}"
+            raise ValueError(
+                f"cannot keep {n} labels: the set of {len(self)} examples has {has}, expected at "
+                "least as many integer labels"
+            )
+        known = (self.y >= 0).nonzero().flatten()
+        kept = known[stratified_order(self.y[known], seed)[:n]]
+        y = torch.full_like(self.y, MISSING)
+        y[kept] = self.y[kept]
+        return ArraySet(self.x, y, self.factors)
 
     def floats(self, limit: int | None = None) -> Float[Tensor, "n ..."]:
         """The first ``limit`` examples (all by default) as floats in [0, 1]."""
@@ -103,6 +133,7 @@ class BatchLoader:
         drop_last: Whether to leave out a last incomplete batch.
         rank: Rank r; by default that of ``torch.distributed``, or 0 without it.
         world_size: Number of processes W; by default that of ``torch.distributed``, or 1.
+        mixture: What every stretch of a shuffled epoch is made of; else each example comes once.
 
     Raises:
         ValueError: If ``batch_size`` is less than 1, the set is empty, or only one of ``rank`` and
@@ -126,6 +157,7 @@ class BatchLoader:
         drop_last: bool = False,
         rank: int | None = None,
         world_size: int | None = None,
+        mixture: "Mixture | None" = None,
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}, expected at least 1. The usual is 128.")
@@ -140,6 +172,7 @@ class BatchLoader:
         self.shuffle = shuffle
         self.seed = seed
         self.drop_last = drop_last
+        self.mixture = mixture
         self.epoch = 0
         self._shard = None if rank is None or world_size is None else (rank, world_size)
         self._position = 0  # batches handed out in this epoch
@@ -169,7 +202,10 @@ class BatchLoader:
             return torch.arange(len(self.data))
         # A large odd factor keeps (seed, epoch) pairs apart: seed 1 at epoch 0 is not seed 0 at 1.
         mixed = (self.seed * 1_000_000_007 + epoch) % 2**63
-        return torch.randperm(len(self.data), generator=torch.Generator().manual_seed(mixed))
+        generator = torch.Generator().manual_seed(mixed)
+        if self.mixture is None:
+            return torch.randperm(len(self.data), generator=generator)
+        return self.mixture.order(self.data.marked.cpu(), generator)
 
     def __len__(self) -> int:
         n_batches = len(self.data) / (self.batch_size * self.shard[1])
@@ -201,6 +237,77 @@ class BatchLoader:
         """The next pass goes on from the saved place, if it is of the saved epoch."""
         self.epoch, self._position = state_dict["epoch"], state_dict["batch"]
         self._resume = (self.epoch, self._position)
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Which examples an epoch takes more often than others. Its length stays that of the set.
+
+    Args:
+        balanced: Whether all classes come equally often. Those of large classes then do not all
+            come in one epoch, those of small ones come several times.
+        labelled: Share of labelled examples in every stretch, where some are unlabelled; that of
+            the set if None.
+
+    Raises:
+        ValueError: If ``labelled`` is not above 0 and below 1.
+
+    Example:
+        >>> y = torch.tensor([0, 0, 0, 1, -1, -1, -1, -1])
+        >>> order = Mixture(balanced=True, labelled=0.5).order(y, torch.Generator())
+        >>> (y[order] == 1).sum(), (y[order] == -1).sum()
+        (tensor(2), tensor(4))
+    """
+
+    balanced: bool = False
+    labelled: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.labelled is not None and not 0 < self.labelled < 1:
+            raise ValueError(
+                f"the share of labelled examples is {self.labelled}, expected above 0 and below 1"
+            )
+
+    def order(
+        self, y: Int64[Tensor, " n"], generator: torch.Generator | None = None
+    ) -> Int64[Tensor, " n"]:
+        """Indices of the examples of one epoch, as many as there are labels."""
+        n, known = len(y), y >= 0
+        n_known = int(known.sum())
+        if self.labelled is not None and 0 < n_known < n:
+            places = torch.arange(n + 1, dtype=torch.float64) * self.labelled
+            taken = places.floor().diff() > 0  # spread evenly
+        else:
+            taken = known[torch.randperm(n, generator=generator)]
+        order = torch.empty(n, dtype=torch.int64)
+        order[taken] = self._labelled(y, int(taken.sum()), generator)
+        n_others = n - int(taken.sum())
+        order[~taken] = _repeated((~known).nonzero().flatten(), n_others, generator)
+        return order
+
+    def _labelled(
+        self, y: Tensor, n: int, generator: torch.Generator | None
+    ) -> Int64[Tensor, " n"]:
+        if not self.balanced:
+            return _repeated((y >= 0).nonzero().flatten(), n, generator)
+        classes = y[y >= 0].unique()
+        share = math.ceil(n / max(1, len(classes)))
+        parts = [_repeated((y == k).nonzero().flatten(), share, generator) for k in classes]
+        if not parts:
+            return torch.empty(0, dtype=torch.int64)
+        # One of each class after the other, in a new order of the classes every time.
+        rows = torch.stack(parts, 1)
+        shuffled = torch.rand(rows.shape, generator=generator).argsort(1)
+        return rows.gather(1, shuffled).flatten()[:n]
+
+
+def _repeated(indices: Tensor, n: int, generator: torch.Generator | None) -> Int64[Tensor, " n"]:
+    """``n`` of the indices in random orders, all of them once before any comes again."""
+    if not n:
+        return indices[:0]
+    rounds = math.ceil(n / len(indices))
+    orders = [torch.randperm(len(indices), generator=generator) for _ in range(rounds)]
+    return indices[torch.cat(orders)[:n]]
 
 
 def stratified_order(

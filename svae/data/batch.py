@@ -12,7 +12,8 @@ class Batch(NamedTuple):
 
     Attributes:
         x: Data, ``(batch, *shape)``: floats in [0, 1] once the batch has reached the model.
-        y: Labels in 0..K-1, ``(batch,)`` int64, or None where nobody knows them.
+        y: Labels in 0..K-1, ``(batch,)`` int64, -1 for unlabelled examples; or probabilities,
+            ``(batch, K)``; or None where nobody knows any.
         factors: True causes, ``(batch, n_factors)``, or None.
 
     Example:

@@ -1,22 +1,30 @@
 """What a set must hold before anything is trained on it: each failure says what to change.
 
-The rules: images (or flat vectors) as uint8 or as floats in [0, 1] without NaN, all of one shape;
-integer labels in 0..K-1, one per example; nothing empty; every class among the training examples.
+The rules: images (or flat vectors) as uint8 or as floats in [0, 1] without NaN, all of one shape
+(rows of a table may hold any finite numbers);
+integer labels in 0..K-1, one per example, -1 for an unlabelled one, or rows of probabilities;
+nothing empty; every class among the labelled training examples.
 """
+
+import math
 
 import torch
 from torch import Tensor
 
 from svae.data.arrays import ArraySet
+from svae.labels import MISSING
 
 
-def check_images(x: Tensor, name: str = "x", shape: tuple[int, ...] | None = None) -> None:
+def check_images(
+    x: Tensor, name: str = "x", shape: tuple[int, ...] | None = None, bounded: bool = True
+) -> None:
     """Checks values and shape of data, ``(N, channels, height, width)`` or ``(N, features)``.
 
     Args:
         x: The data.
         name: What to call them in a message.
         shape: Shape that every example must have, where one is known already.
+        bounded: Whether floats must lie in [0, 1], or only be finite.
 
     Raises:
         TypeError: If the dtype is neither uint8 nor floating point.
@@ -48,10 +56,10 @@ def check_images(x: Tensor, name: str = "x", shape: tuple[int, ...] | None = Non
             f"{name} has examples of shape {tuple(x.shape[1:])}, expected {tuple(shape)} as in "
             "the training set. Bring all splits to one number of channels and one size."
         )
-    _check_range(x, name)
+    _check_range(x, name, bounded)
 
 
-def _check_range(x: Tensor, name: str) -> None:
+def _check_range(x: Tensor, name: str, bounded: bool) -> None:
     if x.dtype == torch.uint8:
         return
     if not x.is_floating_point():
@@ -60,7 +68,10 @@ def _check_range(x: Tensor, name: str) -> None:
             "Use x.to(torch.uint8) for 0..255, x.float() for booleans."
         )
     low, high = (float(bound) for bound in torch.aminmax(x))
-    if low >= 0 and high <= 1:  # false for NaN, which aminmax hands on
+    lowest, highest = (0.0, 1.0) if bounded else (-math.inf, math.inf)
+    if (
+        lowest <= low and high <= highest and math.isfinite(high - low)
+    ):  # false for NaN, which aminmax hands on
         return
     finite = torch.isfinite(x)
     bad = ~finite if not finite.all() else (x < 0) | (x > 1)
@@ -68,11 +79,13 @@ def _check_range(x: Tensor, name: str) -> None:
     where = f"first in example {int(rows.nonzero()[0])}, {int(rows.sum())} examples in all"
     if not finite.all():
         raise ValueError(
-            f"{name} has NaN or infinite values, {where}; expected finite values in [0, 1]. "
+            f"{name} has NaN or infinite values, {where}; expected finite values"
+            f"{' in [0, 1]' if bounded else ''}. "
             "Drop these examples, or look for a division by a zero range."
         )
     fix = (
-        "Undo a Normalize(mean, std), or rescale: (x - x.min()) / (x.max() - x.min())."
+        "Undo a Normalize(mean, std), or rescale: (x - x.min()) / (x.max() - x.min()). For rows "
+        "of a table, use svae.data.TabularData."
         if low < 0
         else "Divide pixels in 0..255 by 255."
     )
@@ -84,7 +97,7 @@ def _check_range(x: Tensor, name: str) -> None:
 def check_labels(
     y: Tensor, n_examples: int, n_classes: int | None = None, name: str = "y"
 ) -> None:
-    """Checks dtype, length and values of labels.
+    """Checks dtype, length and values of labels, -1 being none.
 
     Args:
         y: The labels.
@@ -93,9 +106,12 @@ def check_labels(
         name: What to call them in a message.
 
     Raises:
-        TypeError: If they are no integers.
-        ValueError: If they are not one per example, or not in 0..K-1.
+        TypeError: If they are neither integers nor rows of probabilities.
+        ValueError: If they are not one per example, not in 0..K-1, or no distributions.
     """
+    if y.is_floating_point() and y.ndim == 2 and y.shape[1] > 1:
+        _check_soft(y, n_examples, n_classes, name)
+        return
     if y.is_floating_point() or y.is_complex() or y.dtype == torch.bool:
         raise TypeError(
             f"{name} is of dtype {y.dtype}, expected integer labels (int64) in 0..K-1. "
@@ -118,13 +134,14 @@ def check_labels(
         return
     low, high = int(y.min()), int(y.max())
     upper = "K-1" if n_classes is None else str(n_classes - 1)
-    if low < 0:
-        first = int((y < 0).nonzero()[0])
-        fix = "Number the classes from 0: np.unique(y, return_inverse=True)[1]."
-        if low == -1:
-            fix = "If -1 means unlabelled: such examples are not supported yet, drop them."
+    if low < MISSING:
+        first = int((y < MISSING).nonzero()[0])
+        fix = (
+            "Number the classes from 0, np.unique(y, return_inverse=True)[1]; -1 is for "
+            "unlabelled examples."
+        )
         raise ValueError(
-            f"{name} has the label {low} (first label below 0: example {first}), "
+            f"{name} has the label {low} (first label below -1: example {first}), "
             f"expected labels in 0..{upper}. {fix}"
         )
     if n_classes is not None and high >= n_classes:
@@ -136,7 +153,27 @@ def check_labels(
         )
 
 
-def check_splits(train: ArraySet, validation: ArraySet, test: ArraySet, n_classes: int) -> None:
+def _check_soft(y: Tensor, n_examples: int, n_classes: int | None, name: str) -> None:
+    if len(y) != n_examples or (n_classes is not None and y.shape[1] != n_classes):
+        raise ValueError(
+            f"{name} has probabilities of shape {tuple(y.shape)}, expected one row per example "
+            f"and one column per class, ({n_examples}, {n_classes or 'K'})."
+        )
+    missing = (y == MISSING).all(1)
+    bad = ~((y >= 0).all(1) & ((y.sum(1) - 1).abs() < 1e-3)) & ~missing  # NaN is bad too
+    if bool(bad.any()):
+        first = int(bad.nonzero()[0])
+        raise ValueError(
+            f"{name} has {int(bad.sum())} rows that are no distribution (first: example {first}, "
+            f"{[round(float(p), 4) for p in y[first][:10]]}, sum {float(y[first].sum()):.4g}); "
+            "expected numbers of at least 0 that sum to 1, or a row of -1 for an unlabelled "
+            "example. Turn logits into probabilities with .softmax(-1)."
+        )
+
+
+def check_splits(
+    train: ArraySet, validation: ArraySet, test: ArraySet, n_classes: int, bounded: bool = True
+) -> None:
     """Checks all parts of a set, and that they fit each other.
 
     Args:
@@ -144,6 +181,7 @@ def check_splits(train: ArraySet, validation: ArraySet, test: ArraySet, n_classe
         validation: Validation part.
         test: Test part.
         n_classes: Number of classes K.
+        bounded: Whether floats must lie in [0, 1], or only be finite.
 
     Raises:
         TypeError: If pixels or labels are of a wrong dtype.
@@ -151,15 +189,21 @@ def check_splits(train: ArraySet, validation: ArraySet, test: ArraySet, n_classe
     """
     parts = {"train": train, "validation": validation, "test": test}
     for name, part in parts.items():
-        check_images(part.x, f"{name} images", None if part is train else train.shape)
+        shape = None if part is train else train.shape
+        check_images(part.x, f"{name} {'images' if bounded else 'rows'}", shape, bounded)
         if part.y is None:
             raise ValueError(
                 f"the {name} set has no labels, expected integers in 0..{n_classes - 1}. "
                 "Give ArraySet(x, y)."
             )
         check_labels(part.y, len(part), n_classes, f"{name} labels")
-    if train.y is not None:
-        _check_classes(train.y, n_classes)
+    if bool((train.marked == MISSING).all()):
+        raise ValueError(
+            "no training example has a label (all are -1), expected some of every class. A "
+            "supervised VAE without any label cannot know which classes are meant."
+        )
+    if train.y is not None and train.y.ndim == 1:
+        _check_classes(train.y[train.y >= 0], n_classes)
 
 
 def _check_classes(y: Tensor, n_classes: int) -> None:

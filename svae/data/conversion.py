@@ -60,7 +60,8 @@ def as_data(
             shape = None if part is train else tuple(train[0].shape[1:])
             check_images(part[0], f"{prefix}x", shape)
             check_labels(part[1], len(part[0]), n_classes, f"{prefix}y")
-    classes = n_classes or int(train[1].max()) + 1
+    soft = train[1].ndim == 2
+    classes = n_classes or (train[1].shape[1] if soft else int(train[1].max()) + 1)
     sets = _split(train, validation, test, seed)
     return ArrayData(*sets, tuple(map(str, range(classes))), batch_size=batch_size, seed=seed)
 
@@ -179,7 +180,7 @@ def _split(
             f"{len(whole)} examples are too few to split into training, validation and test; "
             "expected at least 3. Give more, or an ArrayData of three sets."
         )
-    order = stratified_order(train[1], seed)
+    order = stratified_order(whole.marked, seed)
     parts = iter(order[:n_taken].split(n_part))
     held = [whole.subset(next(parts)) if p is None else _compact(p) for p in (validation, test)]
     return whole.subset(order[n_taken:]), held[0], held[1]

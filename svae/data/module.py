@@ -7,7 +7,7 @@ import torch.distributed
 from pytorch_lightning import LightningDataModule
 from torch import Tensor
 
-from svae.data.arrays import ArraySet, BatchLoader
+from svae.data.arrays import ArraySet, BatchLoader, Mixture
 from svae.data.batch import Batch, as_floats
 from svae.data.check import check_splits
 
@@ -33,6 +33,10 @@ class ArrayData(LightningDataModule):
         batch_size: Examples per batch and process.
         seed: Orders of the training batches; sets that are split here, are split by it too.
         augment: What to do to a float batch ``x`` while training, or None.
+        mixture: What training batches are made of, such as equally many of each class.
+        binarise: Whether pixels are drawn as 0 or 1 with their grey level as probability: anew for
+            every training batch, once for validation and test.
+        bounded: Whether floats must lie in [0, 1], or only be finite, as rows of a table.
 
     Raises:
         TypeError: If pixels or labels are of a wrong dtype.
@@ -56,17 +60,24 @@ class ArrayData(LightningDataModule):
         batch_size: int = 128,
         seed: int = 0,
         augment: Callable[[Tensor], Tensor] | None = None,
+        mixture: Mixture | None = None,
+        binarise: bool = False,
+        bounded: bool = True,
     ) -> None:
         super().__init__()
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}, expected at least 1. The usual is 128.")
-        check_splits(train, validation, test, len(class_names))
+        check_splits(train, validation, test, len(class_names), bounded)
+        self.bounded = bounded
         self.train, self.validation, self.test = train, validation, test
         self.class_names = tuple(class_names)
         self.name = name
         self.batch_size = batch_size
         self.seed = seed
-        self.augment = augment
+        self.augment, self.mixture = augment, mixture
+        self.binarise = False
+        if binarise:
+            self.draw_binary()
         self._moved: dict[str, ArraySet] = {}
 
     def _near(self, name: str) -> ArraySet:
@@ -82,6 +93,31 @@ class ArrayData(LightningDataModule):
                 return part
             held = self._moved[name] = part.to(device)
         return held
+
+    def draw_binary(self) -> None:
+        """Draws pixels as 0 or 1, see ``binarise``; validation and test are replaced by draws."""
+        generator = torch.Generator().manual_seed(self.seed)
+        for name in ("validation", "test"):
+            part = getattr(self, name)
+            drawn = torch.rand(part.x.shape, generator=generator) < part.floats()
+            x = drawn.to(torch.uint8) * 255
+            setattr(self, name, ArraySet(x, part.y, part.factors))
+        self.binarise = True
+        self._moved.clear()
+
+    def keep_labels(self, n: int) -> None:
+        """Forgets all training labels but ``n``, stratified by class, and those of validation.
+
+        So ``n`` is all that training and the choice of a checkpoint know; test labels stay.
+
+        Raises:
+            ValueError: If there are fewer labels, or a class would have none.
+        """
+        train = self.train.with_few_labels(n, self.seed)
+        validation = self.validation.with_few_labels(0)
+        check_splits(train, validation, self.test, self.n_classes, self.bounded)
+        self.train, self.validation = train, validation
+        self._moved.clear()
 
     @property
     def x_shape(self) -> tuple[int, ...]:
@@ -103,6 +139,7 @@ class ArrayData(LightningDataModule):
             shuffle=True,
             seed=self.seed,
             drop_last=len(self.train) >= self.batch_size * world_size,
+            mixture=self.mixture,
         )
 
     def val_dataloader(self) -> BatchLoader:
@@ -133,4 +170,6 @@ class ArrayData(LightningDataModule):
         x = as_floats(x)
         if self.augment is not None and self.trainer is not None and self.trainer.training:
             x = self.augment(x)
+        if self.binarise and self.trainer is not None and self.trainer.training:
+            x = torch.bernoulli(x.clamp(0, 1))
         return Batch(x, *rest)

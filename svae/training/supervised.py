@@ -9,11 +9,13 @@ import pyro
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
+from torch.distributions import constraints
 
 from svae.compilation import CompiledLoss, Loss, Values
 from svae.data import Batch, as_data
 from svae.data.batch import as_floats
 from svae.elbo import SupervisedELBO, active_units, without_flow
+from svae.labels import mean_of_known, read_labels
 from svae.models import SVAE
 from svae.priors import FlowPrior
 from svae.sites import draws, means, site
@@ -195,6 +197,15 @@ class SVAEModule(pl.LightningModule):
                 stacklevel=2,
             )
 
+    def train(self, mode: bool = True) -> "SVAEModule":
+        """Training mode, but for parts that are frozen: no statistic of theirs moves."""
+        super().train(mode)
+        for part in self.vae.modules() if mode else ():
+            parameters = list(part.parameters())
+            if parameters and not any(p.requires_grad for p in parameters):
+                part.eval()
+        return self
+
     def on_fit_end(self) -> None:
         """Lets go of the compiled graphs and the codes, which a trained model has no use for."""
         self._losses.clear()
@@ -348,7 +359,11 @@ class SVAEModule(pl.LightningModule):
         if not torch.isfinite(loss):  # the last step spoilt the weights: they must not be saved
             self._stop_if_not_finite(self._tallies[self.fitting_flow])
             self._stop(values, f"validation batch {batch_idx}")
-        values["accuracy"] = (logits.argmax(-1) == y).float().mean()
+        labels = read_labels(y)
+        values.pop("accuracy", None)
+        if bool(labels.known.any()):
+            right = (logits.argmax(-1) == labels.hard).float()
+            values["accuracy"] = mean_of_known(right, labels.known)
         for name, value in values.items():
             self.log(
                 f"validation/{name}",
@@ -434,6 +449,7 @@ def _check_against(vae: SVAE, data: Any) -> None:
     training = vae.training
     vae.eval()
     vae.check(x)  # without labels: those of an unknown class would stop it midway
+    _check_support(vae, data, x)
     vae.train(training)
     if vae.n_classes != data.n_classes:
         raise ValueError(
@@ -441,6 +457,38 @@ def _check_against(vae: SVAE, data: Any) -> None:
             f"{data.n_classes - 1}). Build the model with n_classes={data.n_classes}, or correct "
             "the labels; a class without an example cannot be learned."
         )
+
+
+def _check_support(vae: SVAE, data: Any, x: Tensor) -> None:
+    """Compares the data with the support of the likelihood, before anything is trained."""
+    with torch.no_grad():
+        likelihood = site(vae.model, "x", x)
+    base = getattr(likelihood, "base_dist", likelihood)
+    support: Any = likelihood.support
+    while isinstance(support, constraints.independent):
+        support = support.base_constraint
+    # Grey values under a Bernoulli are usual, and only no density.
+    grey = support is constraints.boolean and not hasattr(
+        getattr(vae.model, "likelihood", None), "binary"
+    )
+    support = constraints.unit_interval if grey else support
+    for start in range(0, len(data.train), 5000):
+        rows = torch.arange(start, min(start + 5000, len(data.train)))
+        part = as_floats(data.train.batch(rows).x)
+        if getattr(data, "binarise", False):
+            part = part.round()
+        bad = ~support.check(part)
+        if bool(bad.any()):
+            bad = bad.flatten(1) if bad.dim() > 1 else bad.unsqueeze(1)
+            first = int(bad.any(1).nonzero()[0])
+            values = part[first].flatten()
+            wrong = values[bad[first]] if bad.shape[1] > 1 else values
+            raise ValueError(
+                f"the likelihood {type(base).__name__.lstrip('_')} takes x in {support}, the data "
+                f"have {[round(float(v), 4) for v in wrong[:5]]} (first in example "
+                f"{start + first}). Choose a likelihood for such data, or bring them into its "
+                "range: binarise=True of a data module for 0 and 1, 8-bit images for levels."
+            )
 
 
 def _named(loss: Tensor, terms: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -451,7 +499,8 @@ def _named(loss: Tensor, terms: dict[str, Tensor]) -> dict[str, Tensor]:
 def _labelled(batch: Batch, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     if batch.y is None:
         raise ValueError("a supervised VAE needs labels, and this batch has none (y is None)")
-    return batch.x.to(dtype), batch.y
+    y = batch.y.to(dtype) if batch.y.is_floating_point() else batch.y
+    return batch.x.to(dtype), y
 
 
 def _leaves(loss: Tensor) -> list[Tensor]:

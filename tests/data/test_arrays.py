@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from svae.data import ArraySet, BatchLoader
+from svae.data import ArraySet, BatchLoader, Mixture
 from svae.data.arrays import stratified_order
 
 
@@ -160,3 +160,55 @@ def test_a_set_moves_with_all_its_parts() -> None:
     assert moved.y.device.type == "meta"
     assert moved.x.dtype == torch.uint8
     assert ArraySet(examples.x).to(torch.device("meta")).y is None
+
+
+@given(
+    counts=st.lists(st.integers(0, 30), min_size=2, max_size=5),
+    n_missing=st.integers(0, 40),
+    share=st.sampled_from([None, 0.25, 0.5, 0.9]),
+    balanced=st.booleans(),
+    seed=st.integers(0, 100),
+)
+def test_a_mixture_has_its_shares_in_every_stretch(
+    counts: list[int], n_missing: int, share: float | None, balanced: bool, seed: int
+) -> None:
+    y = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
+    y = torch.cat([y, torch.full((n_missing,), -1)])
+    n, n_known = len(y), sum(counts)
+    if not n:
+        return
+    order = Mixture(balanced, share).order(y, torch.Generator().manual_seed(seed))
+    assert order.shape == (n,)
+    again = Mixture(balanced, share).order(y, torch.Generator().manual_seed(seed))
+    assert torch.equal(order, again)
+    drawn = y[order]
+    mixed = share is not None and 0 < n_known < n
+    wanted = share * torch.arange(1, n + 1) if mixed and share is not None else None
+    if wanted is None:
+        assert int((drawn >= 0).sum()) == n_known
+    else:
+        assert ((drawn >= 0).cumsum(0) - wanted).abs().max() <= 1 + 1e-6
+    classes = [k for k, count in enumerate(counts) if count]
+    found = torch.bincount(drawn[drawn >= 0], minlength=len(counts))
+    if balanced and classes:
+        assert found[classes].max() - found[classes].min() <= 1
+    elif not mixed:
+        assert torch.equal(found, torch.tensor(counts))
+
+
+def test_few_labels_are_stratified_and_the_rest_unlabelled() -> None:
+    y = torch.arange(100) % 4
+    few = ArraySet(torch.zeros(100, 2), y).with_few_labels(8)
+    assert torch.bincount(few.marked[few.marked >= 0]).tolist() == [2, 2, 2, 2]
+    assert torch.equal(few.marked[few.marked >= 0], y[few.marked >= 0])
+    with pytest.raises(ValueError, match="cannot keep 200 labels: the set of 100 examples"):
+        few.with_few_labels(200)
+
+
+def test_soft_labels_stay_rows() -> None:
+    soft = torch.eye(3)[torch.arange(6) % 3]
+    part = ArraySet(torch.zeros(6, 2), soft)
+    assert part.batch(torch.tensor([1, 2])).y.shape == (2, 3)  # pyright: ignore
+    assert part.marked.tolist() == [0, 1, 2, 0, 1, 2]
+    with pytest.raises(ValueError, match=r"share of labelled examples is 1\.0"):
+        Mixture(labelled=1.0)

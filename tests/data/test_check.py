@@ -1,5 +1,7 @@
 """Every rule has a message that says what was expected, what came and what to do."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -65,8 +67,10 @@ def test_parts_of_different_shapes(other: Tensor) -> None:
         (Y[:-1], ValueError, "19 labels for 20 examples, expected one each"),
         (Y[:, None], ValueError, r"\(20, 1\), expected one label.*y.squeeze\(1\)"),
         (torch.eye(4)[Y].long(), ValueError, r"\(20, 4\), expected one label.*y.argmax\(1\)"),
-        (Y - 1, ValueError, r"label -1 .*example 0.*expected labels in 0\.\.3.*unlabelled.*not"),
-        (Y - 2, ValueError, r"label -2 .*expected labels in 0\.\.3.*np.unique"),
+        (Y - 2, ValueError, r"label -2 .*example 0.*in 0\.\.3.*np.unique.*-1 is for unlab"),
+        (torch.eye(3)[Y % 3], ValueError, r"\(20, 3\), expected one row.*\(20, 4\)"),
+        (2 * torch.eye(4)[Y], ValueError, r"20 rows.*example 0.*sum 2\).*softmax"),
+        (torch.full((20, 4), math.nan), ValueError, "20 rows that are no distribution"),
         (Y + 1, ValueError, r"label 4 .*example 3.*expected labels in 0\.\.3.*y - 1"),
         (Y * 2, ValueError, r"label 6 .*expected labels in 0\.\.3.*n_classes=7"),
     ],
