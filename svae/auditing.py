@@ -172,20 +172,33 @@ def audit(
             with _seeded(settings.seed):
                 drawn = torch.cat([sample(part) for part in y.split(500)])
             fake = in_batches(judge.features, drawn)
-        for suffix, features in (("", fake), ("_floor", other)):
-            found |= _fidelity(real, features, suffix, settings.seed)
+        for suffix, features, labels in (("", fake, y), ("_floor", other, other_y)):
+            found |= _fidelity(real, y, features, labels, suffix, settings.seed)
     return result
 
 
-def _fidelity(real: Tensor, fake: Tensor, suffix: str, seed: int) -> Numbers:
+def _fidelity(
+    real: Tensor, real_y: Tensor, fake: Tensor, fake_y: Tensor, suffix: str, seed: int
+) -> Numbers:
     draws = torch.Generator().manual_seed(seed)
     near = metrics.neighbourhood(real, fake)
     size = min(1000, len(real), len(fake))
+    within = metrics.conditional_frechet_distance
     return {
         f"fid{suffix}": metrics.frechet_distance(real, fake),
         f"kid{suffix}": metrics.kernel_distance(real, fake, size=size, generator=draws),
         **{f"{name}{suffix}": value for name, value in near._asdict().items()},
+        **(
+            {f"fid_conditional{suffix}": within(real, real_y, fake, fake_y)}
+            if min(_smallest(real_y, real_y), _smallest(real_y, fake_y)) >= 20
+            else {}
+        ),
     }
+
+
+def _smallest(classes: Tensor, y: Tensor) -> int:
+    """Number of examples of the rarest of the classes."""
+    return min(int((y == label).sum()) for label in classes.unique())
 
 
 def _examples(part: Any, limit: int | None) -> tuple[Tensor, Tensor]:

@@ -17,6 +17,7 @@ from svae.metrics.estimate import (
 from svae.metrics.fidelity import (
     Neighbourhood,
     conditional_coverage,
+    conditional_frechet_distance,
     frechet_distance,
     kernel_distance,
     neighbourhood,
@@ -40,6 +41,7 @@ __all__ = [
     "clustered_mean",
     "clustered_proportion",
     "conditional_coverage",
+    "conditional_frechet_distance",
     "diversity_ratio",
     "expected_calibration_error",
     "feature_diversity_ratio",

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from svae.metrics import (
     conditional_coverage,
+    conditional_frechet_distance,
     frechet_distance,
     kernel_distance,
     neighbourhood,
@@ -186,3 +187,20 @@ def test_errors() -> None:
         conditional_coverage(a[:5], y[:5], a, y)
     with pytest.raises(ValueError, match="got 30 rows and 5 labels"):
         conditional_coverage(a, y[:5], a, y)
+
+
+def test_conditional_fid_sees_a_sample_of_the_wrong_class() -> None:
+    y = torch.arange(4000) % 2
+    real = torch.randn(4000, 3) + 4 * y[:, None]
+    good = torch.randn(4000, 3) + 4 * y[:, None]
+    swapped = torch.randn(4000, 3) + 4 * (1 - y)[:, None]
+    found = conditional_frechet_distance(real, y, good, y)
+    assert found.value < 0.05
+    wrong = conditional_frechet_distance(real, y, swapped, y)
+    # Each class is where the other belongs: 4 in each of three dims.
+    assert wrong.low < 3 * 4**2 < wrong.high
+    assert frechet_distance(real, swapped).value < 0.1
+    classes = [frechet_distance(real[y == k], good[y == k]).value for k in (0, 1)]
+    assert found.value == pytest.approx(sum(classes) / 2)
+    with pytest.raises(ValueError, match="20"):
+        conditional_frechet_distance(real[:30], y[:30], good[:30], y[:30])
