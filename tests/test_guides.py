@@ -40,6 +40,9 @@ GUIDES: dict[str, Build] = {
     "flow": lambda *a, **k: FlowGuide(
         *a, blocks=("z_class", "style"), n_context=3, n_blocks=2, hidden=(8,), **k
     ),
+    "structured flow": lambda *a, **k: FlowGuide(
+        *a, structured=True, n_context=3, n_blocks=2, hidden=(8,), **k
+    ),
 }
 EVERY = pytest.mark.parametrize("build", GUIDES.values(), ids=GUIDES.keys())
 

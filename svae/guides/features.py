@@ -6,7 +6,7 @@ from torch.nn import functional
 
 from svae.nets import full_precision
 
-__all__ = ["Trunks", "loc_scale", "positive"]
+__all__ = ["Trunks", "joined", "loc_scale", "positive", "width"]
 
 
 class Trunks(nn.Module):
@@ -57,3 +57,9 @@ def loc_scale(numbers: Tensor, smallest: float) -> tuple[Tensor, Tensor]:
     """Two halves of a network's output as location and scale."""
     loc, raw = torch.chunk(full_precision(numbers), 2, dim=-1)
     return loc, positive(raw, smallest)
+
+
+def joined(features: Tensor, z: Tensor) -> Tensor:
+    """Features beside a latent; draws of the latent may have a dim before the batch."""
+    shape = torch.broadcast_shapes(features.shape[:-1], z.shape[:-1])
+    return torch.cat([features.expand(*shape, -1), z.expand(*shape, -1)], -1)

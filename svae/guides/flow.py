@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.distributions import AffineTransform
 
 from svae.flows import ActNorm, ConditionalFlow
-from svae.guides.features import Trunks, loc_scale
+from svae.guides.features import Trunks, joined, loc_scale
 from svae.latent import LatentSplit
 from svae.priors import PushForward
 from svae.saving import Described
@@ -40,6 +40,8 @@ class FlowGuide(Described, nn.Module):
         encoder: Maps x to features, with an attribute ``n_features``.
         split: Numbers of class and nuisance dims.
         blocks: Which blocks have a flow, of ``z_class`` and ``style``; the others are mean-field.
+        structured: Whether the style code is drawn given ``z_class``, as in
+            :class:`StructuredGuide`, through a layer of ``hidden[0]`` units.
         n_context: Features that the flow is given.
         n_blocks: Blocks of every flow.
         hidden: Widths of the hidden layers of every coupling's conditioner.
@@ -55,6 +57,7 @@ class FlowGuide(Described, nn.Module):
         encoder: nn.Module,
         split: LatentSplit,
         blocks: Sequence[str] = ("style",),
+        structured: bool = False,
         n_context: int = 32,
         n_blocks: int = 4,
         hidden: Sequence[int] = (128, 128),
@@ -70,6 +73,11 @@ class FlowGuide(Described, nn.Module):
         self.flows = nn.ModuleDict()
         widths = (split.n_class, split.n_nuisance)
         features = (self.trunks.n_class, self.trunks.n_style)
+        self.joined: nn.Module | None = None
+        if structured:
+            features = (self.trunks.n_class, hidden[0])
+            n_in = self.trunks.n_style + split.n_class
+            self.joined = nn.Sequential(nn.Linear(n_in, hidden[0]), nn.SiLU())
         for name, n, n_in in zip(BLOCKS, widths, features, strict=True):
             self.parameters_of[name] = nn.Linear(n_in, 2 * n)
             if name in blocks:
@@ -85,9 +93,12 @@ class FlowGuide(Described, nn.Module):
         x: Float[Tensor, "batch *event"],
         y: Shaped[Tensor, "batch *classes"] | None = None,
     ) -> None:
+        class_features, features = self.trunks(x)
         with pyro.plate("batch", len(x)):
-            for name, features in zip(BLOCKS, self.trunks(x), strict=True):
-                pyro.sample(name, self._posterior(name, features))
+            z_class = pyro.sample("z_class", self._posterior("z_class", class_features))
+            if self.joined is not None:
+                features = self.joined(joined(features, z_class))
+            pyro.sample("style", self._posterior("style", features))
 
     def _posterior(self, name: str, features: Tensor) -> TorchDistributionMixin:
         loc, scale = loc_scale(self.parameters_of[name](features), self.min_scale)

@@ -11,7 +11,7 @@ from pyro.distributions import TorchDistribution
 from torch import Size, Tensor, nn
 from torch.distributions import constraints
 
-from svae.guides.features import Trunks, loc_scale
+from svae.guides.features import Trunks, joined, loc_scale
 from svae.latent import LatentSplit
 from svae.nets import MLP
 from svae.saving import Described
@@ -64,7 +64,7 @@ class StructuredGuide(Described, nn.Module):
         with pyro.plate("batch", len(x)):
             loc, scale = loc_scale(self.class_of(class_features), self.min_scale)
             z_class = pyro.sample("z_class", dist.Normal(loc, scale).to_event(1))
-            numbers = self.style_of(_joined(style_features, z_class))
+            numbers = self.style_of(joined(style_features, z_class))
             loc, scale = loc_scale(numbers, self.min_scale)
             pyro.sample("style", dist.Normal(loc, scale).to_event(1))
 
@@ -129,7 +129,7 @@ class HierarchicalGuide(Described, nn.Module):
         with pyro.plate("batch", len(x)):
             loc, scale = loc_scale(self.class_of(class_features), self.min_scale)
             z_class = pyro.sample("z_class", dist.Normal(loc, scale).to_event(1))
-            given = _joined(style_features, z_class)
+            given = joined(style_features, z_class)
             pyro.sample("style", GaussianChain(self.levels, given, self.min_scale))
 
 
@@ -167,7 +167,7 @@ class GaussianChain(TorchDistribution):
             loc, scale = loc_scale(level(given), self.min_scale)
             part = value[..., done : done + loc.shape[-1]]
             total = total + dist.Normal(loc, scale).to_event(1).log_prob(part)
-            given, done = _joined(given, part), done + loc.shape[-1]
+            given, done = joined(given, part), done + loc.shape[-1]
         return total
 
     def rsample(self, sample_shape: Size | tuple[int, ...] = ()) -> Tensor:
@@ -183,11 +183,5 @@ class GaussianChain(TorchDistribution):
         for level in self.levels:
             loc, scale = loc_scale(level(given), self.min_scale)
             parts.append(loc + scale * torch.randn_like(loc) if noisy else loc)
-            given = _joined(given, parts[-1])
+            given = joined(given, parts[-1])
         return torch.cat(parts, -1)
-
-
-def _joined(features: Tensor, z: Tensor) -> Tensor:
-    """Features beside a latent; draws of the latent may have a dim before the batch."""
-    shape = torch.broadcast_shapes(features.shape[:-1], z.shape[:-1])
-    return torch.cat([features.expand(*shape, -1), z.expand(*shape, -1)], -1)
