@@ -39,16 +39,16 @@ def train(n: int, seed: int, data: Any, epochs: int) -> dict[str, float]:
 
     start = time.perf_counter()
     pl.seed_everything(seed, workers=True, verbose=False)
-    data.augment = svae.data.RandomAffine(degrees=10, translate=0.07, scale=(0.9, 1.1))
+    data.augment = svae.data.RandomAffine(degrees=10.0, translate=0.07, scale=(0.9, 1.1))
     data.mixture = svae.data.Mixture(balanced=True, labelled=0.25)
     data.keep_labels(n)
-    change = svae.data.RandomAffine(degrees=15, translate=0.1, scale=(0.85, 1.15), shear=7.5)
+    change = svae.data.RandomAffine(degrees=15.0, translate=0.1, scale=(0.85, 1.15), shear=7.5)
     vae = svae.SVAE.for_images(data.x_shape, data.n_classes, svae.LatentSplit(8, 16))
     svae.fit(
         vae,
         data,
         objective=svae.SupervisedELBO(beta_class=1.0, penalties=[Consistency(change)]),
-        recipe=Recipe(flow_share=0),
+        recipe=Recipe(flow_share=0.0),
         seed=seed,
         max_epochs=epochs,
         accelerator="cpu",

@@ -77,7 +77,7 @@ def fit(vae: Any, data: Any, epochs: int, seed: int, device: str = "auto") -> No
         vae,
         data,
         objective=svae.SupervisedELBO(beta_class=1.0, beta_style=1.0, label_weight=1.0),
-        recipe=Recipe(flow_share=0),
+        recipe=Recipe(flow_share=0.0),
         seed=seed,
         max_epochs=epochs,
         accelerator={"cuda": "gpu"}.get(device, device),

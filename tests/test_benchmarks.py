@@ -7,7 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import against_classifier, choices, core, evidence, import_time, speed
+import svae
+from benchmarks import (
+    against_classifier,
+    choices,
+    core,
+    evidence,
+    few_labels,
+    import_time,
+    posteriors,
+    speed,
+    style_flow,
+)
 
 
 def test_the_plain_classifier_runs_whole(tmp_path: Path) -> None:
@@ -135,3 +146,48 @@ def test_the_table_of_speed_is_that_of_the_results(tmp_path: Path) -> None:
     page.write_text(speed.README.read_text())
     speed.write_table(speed.RESULTS, page)
     assert page.read_text() == speed.README.read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:the .* block has collapsed")
+def test_few_labels_are_measured(tmp_path: Path) -> None:
+    data = svae.data.Digits()
+    found = few_labels.train(100, 0, data, epochs=15)
+    assert found["test_accuracy"] > 0.7
+    assert int((data.train.marked >= 0).sum()) == 100
+    (tmp_path / "few_labels").mkdir()
+    path = tmp_path / "few_labels" / "100_seed_0_epochs_15.json"
+    path.write_text(json.dumps(found))
+    out = tmp_path / "few_labels.json"
+    where = ["--runs", str(tmp_path), "--out", str(out), "--epochs", "15"]
+    few_labels.main(["--labels", "100", "--seeds", "0", *where])
+    claim = json.loads(out.read_text())["claims"][0]
+    assert claim["id"] == "guides.labels.100"
+    assert claim["measured"] == pytest.approx(found["test_accuracy"], abs=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:the .* block has collapsed")
+def test_posteriors_are_compared_whole(tmp_path: Path) -> None:
+    where = ["--runs", str(tmp_path), "--out", str(tmp_path / "posteriors.json")]
+    where += ["--table", str(tmp_path / "guides.md")]
+    quick = ["--dataset", "digits", "--seeds", "0", "--epochs", "1", "--examples", "5"]
+    posteriors.main([*quick, *where])
+    found = json.loads((tmp_path / "posteriors.json").read_text())
+    assert [claim["id"] for claim in found["claims"]] == ["guides.gap.images", "guides.gap.linear"]
+    assert set(found["rows"]) == set(posteriors.guides())
+    assert len((tmp_path / "guides.md").read_text().splitlines()) == 2 + len(posteriors.guides())
+    for rows in found["rows"].values():
+        linear = rows[0]["linear"]
+        assert linear["elbo"] + linear["gap"] < linear["log_evidence"] + 1
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:the .* block has collapsed")
+def test_the_style_flow_is_compared_whole(tmp_path: Path) -> None:
+    where = ["--runs", str(tmp_path), "--out", str(tmp_path / "style_flow.json")]
+    style_flow.main(["--dataset", "digits", "--seeds", "0", "--epochs", "12", *where])
+    found = json.loads((tmp_path / "style_flow.json").read_text())
+    ratio = found["rows"][0]["flow"] / found["rows"][0]["standard"]
+    assert found["claims"][0]["id"] == "guides.fid.equal"
+    assert found["claims"][0]["measured"] == pytest.approx(ratio, abs=1e-4)

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import svae
+import svae.nets
 
 ROOT = Path(__file__).parents[1]
 RATES = (
@@ -190,3 +191,35 @@ def test_an_unknown_data_set_is_refused(capsys: pytest.CaptureFixture[str]) -> N
         script("mnist_svae").main(["--dataset", "imagenet"])
     assert stopped.value.code == 2
     assert "'imagenet'" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:the .* block has collapsed")
+def test_a_guide_of_ones_own_beside_the_default(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    found = script("custom_guide").main(["--quick", "--max-epochs", "3", "--out", str(out)])
+    assert found == json.loads((out / "metrics.json").read_text())
+    assert found["gap_ratio"] == pytest.approx(found["custom_gap"] / found["default_gap"])
+    assert found["custom_iwae_16"] > found["custom_elbo"]
+    assert found["dataset"] == "digits"
+    assert not found["likelihood_is_density"]
+    guide = script("custom_guide").CorrelatedStyle(
+        svae.nets.ConvEncoder((1, 8, 8), width=16), 8, 16
+    )
+    vae = svae.load(out, guide=guide)
+    assert vae.predict(torch.rand(2, 1, 8, 8)).shape == (2, 10)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dataset", ["wine", "mixed"])
+def test_a_table_is_measured_as_images_are(dataset: str, tmp_path: Path) -> None:
+    epochs = {"wine": "40", "mixed": "8"}[dataset]
+    arguments = ["--dataset", dataset, "--max-epochs", epochs, "--quick", "--out", str(tmp_path)]
+    found = script("table_svae").main(arguments)
+    assert found == json.loads((tmp_path / "metrics.json").read_text())
+    assert found["test_accuracy"] > {"wine": 0.8, "mixed": 0.6}[dataset]
+    for name in ("preservation", "leakage_samples_strongest", "diversity_ratio", "chance"):
+        assert 0 <= found[name] <= 2
+    for name in ("embedding", "confusion", "training_curves"):
+        assert (tmp_path / f"{name}.png").stat().st_size > 5000
+    assert svae.load(tmp_path).n_classes == {"wine": 3, "mixed": 4}[dataset]

@@ -19,12 +19,13 @@ from torch import Tensor, nn
 
 import svae
 from svae.compilation import NotCompiled
-from svae.data import ArrayData, ArraySet, Batch, as_data
+from svae.data import ArrayData, ArraySet, Batch, Mixture, as_data
 from svae.elbo import SupervisedELBO, without_flow
 from svae.flows import ConditionalFlow
 from svae.heads import GaussianHead, NetworkHead
 from svae.independence import Penalty
 from svae.latent import Latent, LatentSplit
+from svae.likelihoods import Bernoulli, Columns, DiscretisedLogistic, Likelihood
 from svae.models import SVAE, SupervisedModel
 from svae.priors import FlowPrior, StandardPrior
 from svae.sites import means
@@ -781,3 +782,114 @@ def test_two_methods_of_one_module_are_trained(compiled: bool) -> None:
     fit(SVAE(pair.model, pair.guide), clusters(80), compile=compiled, max_epochs=1)
     moved = [not torch.equal(before[name], p) for name, p in pair.named_parameters()]
     assert all(moved)
+
+
+def partly_labelled() -> ArrayData:
+    data = clusters()
+    data.keep_labels(9)
+    data.mixture = Mixture(balanced=True, labelled=0.5)
+    return data
+
+
+def test_few_labels_train_and_missing_ones_are_not_counted(tmp_path: Path) -> None:
+    data = partly_labelled()
+    assert int((data.train.marked >= 0).sum()) == 9
+    vae = small(flow=False)
+    fit(vae, data, max_epochs=20, out=tmp_path)
+    accuracy = (vae.predict(data.test.floats()).argmax(1) == data.test.marked).float().mean()
+    assert accuracy > 0.9
+    log = next(tmp_path.rglob("metrics.csv")).read_text()
+    assert "train/accuracy" in log
+    assert "validation/accuracy" not in log  # nothing to compare with
+
+
+def test_soft_labels_train() -> None:
+    data = clusters()
+    soft = torch.full((len(data.train), 3), 0.1)
+    soft[torch.arange(len(soft)), _y(data)] = 0.8
+    rows = ArraySet(data.train.x, soft)
+    data = ArrayData(rows, data.validation, data.test, ("a", "b", "c"), batch_size=16)
+    vae = small(flow=False)
+    fit(vae, data, max_epochs=20)
+    probabilities = vae.predict(data.test.floats()).softmax(1)
+    assert (probabilities.argmax(1) == data.test.marked).float().mean() > 0.9
+
+
+def test_without_any_label_nothing_is_trained() -> None:
+    with pytest.raises(ValueError, match="no training example has a label"):
+        clusters().keep_labels(0)
+    with pytest.raises(ValueError, match="2 of 3 classes have no training example"):
+        clusters().keep_labels(1)
+
+
+class ReadsTheLabel(nn.Module):
+    """x depends on y beside z_class."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.offset = nn.Parameter(torch.rand(3, 6))
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> None:
+        with pyro.plate("batch", len(x)):
+            y = pyro.sample("y", dist.Categorical(x.new_ones(len(x), 3)), obs=y)
+            for name in ("z_class", "style"):
+                pyro.sample(name, dist.Normal(x.new_zeros(len(x), 2), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(self.offset[y], 0.1).to_event(1), obs=x)
+
+
+def test_a_model_that_reads_the_label_needs_all_labels() -> None:
+    vae = SVAE(ReadsTheLabel(), small().guide, (6,))
+    fit(vae, clusters(), max_epochs=1)
+    with pytest.raises(ValueError, match="site 'x' depends on the label directly"):
+        fit(SVAE(ReadsTheLabel(), small().guide, (6,)), partly_labelled(), max_epochs=1)
+
+
+@pytest.mark.parametrize(
+    ("likelihood", "message"),
+    [
+        (Bernoulli(binary=True), r"Bernoulli takes x in .*Boolean.*have \[0\..*binarise=True"),
+        (DiscretisedLogistic(), r"LogisticLevels takes x in 8-bit levels k / 255"),
+        (Columns(2, (4,)), r"Rows takes x in 2 finite numbers and one-hot groups of sizes \[4\]"),
+    ],
+)
+def test_data_outside_of_the_support(likelihood: Likelihood, message: str) -> None:
+    vae = SVAE.for_vectors(6, 3, SPLIT, likelihood=likelihood, hidden=(8,))
+    with pytest.raises(ValueError, match=message):
+        fit(vae, clusters(), max_epochs=1)
+
+
+def test_binarised_data_are_drawn_anew_and_fit_a_bernoulli() -> None:
+    data = clusters()
+    data.draw_binary()
+    assert set(data.test.floats().unique().tolist()) == {0.0, 1.0}
+    seen = []
+
+    class Look(pl.Callback):
+        def on_train_batch_start(
+            self, trainer: pl.Trainer, pl_module: Any, batch: Batch, batch_idx: int
+        ) -> None:
+            seen.append(batch.x)
+
+    vae = SVAE.for_vectors(6, 3, SPLIT, likelihood=Bernoulli(binary=True), hidden=(8,))
+    fit(vae, data, max_epochs=2, callbacks=[Look()])
+    assert set(torch.cat(seen).unique().tolist()) == {0.0, 1.0}
+    # Over both epochs the same grey examples have been both.
+    n = len(data.train_dataloader())
+    assert torch.cat(seen[:n]).mean(0).sub(torch.cat(seen[n:]).mean(0)).abs().max() > 0
+
+
+def test_frozen_parts_keep_every_bit() -> None:
+    torch.manual_seed(0)
+    shape = (1, 8, 8)
+    first = SVAE.for_images(shape, 3, SPLIT, width=4, style_prior=StandardPrior(2))
+    model = first.model
+    assert isinstance(model, SupervisedModel)
+    model.requires_grad_(False)
+    before = weights(model)
+    guide = SVAE.for_images(shape, 3, SPLIT, width=4).guide
+    assert isinstance(guide, nn.Module)
+    started = weights(guide)
+    x = torch.rand(60, *shape)
+    fit(SVAE(model, guide, shape), as_data((x, torch.arange(60) % 3), batch_size=16), max_epochs=2)
+    assert_equal(before, weights(model))
+    assert any(not torch.equal(started[name], value) for name, value in weights(guide).items())

@@ -41,6 +41,7 @@ _UNREADABLE = (
 )
 _EXPECTED = (
     "Checkpoint directory .* exists and is not empty",
+    r"Found \d+ module\(s\) in eval mode at the start of training",  # frozen parts, on purpose
     "The number of training batches .* is smaller than the logging interval",
     ".*isinstance.treespec, LeafSpec.. is deprecated",
 )

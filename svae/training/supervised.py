@@ -9,7 +9,6 @@ import pyro
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
-from torch.distributions import constraints
 
 from svae.compilation import CompiledLoss, Loss, Values
 from svae.data import Batch, as_data
@@ -19,6 +18,7 @@ from svae.labels import mean_of_known, read_labels
 from svae.models import SVAE
 from svae.priors import FlowPrior
 from svae.sites import draws, means, site
+from svae.training.checks import check_fit, check_parameters, labelled, precision_of
 from svae.training.recipe import Recipe, one_cycle
 from svae.training.running import checkpoints, load_best
 from svae.training.tally import NonFiniteLoss, Tally
@@ -147,32 +147,10 @@ class SVAEModule(pl.LightningModule):
                 f"precision {self.trainer.precision} would keep log-densities and weights in half "
                 'precision. Use "bf16-mixed", or "32-true" and "64-true".'
             )
-        _check_against(self.vae, as_data(self.trainer.datamodule))  # pyright: ignore
+        data = as_data(self.trainer.datamodule)  # pyright: ignore
+        check_fit(self.vae, data)
         self._first[0].x_shape = self.vae.x_shape
-        self._check_parameters()
-
-    def _check_parameters(self) -> None:
-        """Refuses parameters in the loss that are not of the module: nothing would train them."""
-        train = as_data(self.trainer.datamodule).train  # pyright: ignore
-        batch = Batch(train.floats(limit=4), None if train.y is None else train.y[:4])
-        if batch.y is None:
-            return
-        x, y = (t.to(self.device) for t in _labelled(batch, _precision(self.vae)))
-        training = self.vae.training
-        self.vae.eval()  # so that this look starts and moves nothing
-        devices = [self.device] if self.device.type == "cuda" else []
-        with torch.random.fork_rng(devices), torch.enable_grad(), pyro.validation_enabled(False):
-            loss, _ = SupervisedELBO()(self._first[0], x, y)
-        self.vae.train(training)
-        own = {id(p) for p in self.parameters()}
-        shapes = [tuple(p.shape) for p in _leaves(loss) if id(p) not in own]
-        if shapes:
-            raise ValueError(
-                f"{len(shapes)} parameters take part in the loss that neither model nor guide "
-                f"holds, of shapes {shapes[:3]}, so nothing would train them. A plain function or "
-                "a lambda hides its networks: make it an nn.Module that has them as attributes, "
-                "or switch their gradient off with requires_grad_(False)."
-            )
+        check_parameters(self, self.vae, self._first[0], data, self.device)
 
     def _border(self, total: int) -> int:
         """The step between the phases, at an epoch's border where there is one."""
@@ -256,7 +234,7 @@ class SVAEModule(pl.LightningModule):
     @pyro.validation_enabled(False)
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """One step of the phase that the run is in."""
-        x, y = _labelled(batch, _precision(self.vae))
+        x, y = labelled(batch, precision_of(self.vae))
         if self.fitting_flow:
             assert self._codes is not None
             n_codes = len(self._codes[0])
@@ -327,7 +305,7 @@ class SVAEModule(pl.LightningModule):
         n = max(1, round(n_used / len(train)))
         parts = []
         for rows in torch.arange(len(train)).split(1000):
-            x = as_floats(train.batch(rows).x.to(self.device)).to(_precision(self.vae))
+            x = as_floats(train.batch(rows).x.to(self.device)).to(precision_of(self.vae))
             z_class, style = draws(self.vae.guide, x, n)
             n_means = round(self.recipe.mean_share * n * len(x))
             if n_means:
@@ -347,7 +325,7 @@ class SVAEModule(pl.LightningModule):
     @pyro.validation_enabled(False)
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """The objective under the prior of the phase, accuracy and active units."""
-        x, y = _labelled(batch, _precision(self.vae))
+        x, y = labelled(batch, precision_of(self.vae))
         self._seed_all(_mixed(self.seed, batch_idx, -1))
         vae = self.vae if self.fitting_flow else self._first[0]
         loss, terms = self.objective(vae, x, y)
@@ -437,90 +415,9 @@ def flow_loss(vae: SVAE, z_class: Tensor, style: Tensor) -> Tensor:
     return -prior.log_prob(style).mean()
 
 
-def _check_against(vae: SVAE, data: Any) -> None:
-    if vae.x_shape is None:
-        vae.x_shape = tuple(data.x_shape)
-    if vae.x_shape != tuple(data.x_shape):
-        raise ValueError(
-            f"the model is built for x of shape {vae.x_shape}, the data have "
-            f"{tuple(data.x_shape)}. Build the model with the data's shape, or resize the data."
-        )
-    x = data.train.floats(limit=4).to(_precision(vae))
-    training = vae.training
-    vae.eval()
-    vae.check(x)  # without labels: those of an unknown class would stop it midway
-    _check_support(vae, data, x)
-    vae.train(training)
-    if vae.n_classes != data.n_classes:
-        raise ValueError(
-            f"the model has {vae.n_classes} classes, the data {data.n_classes} (labels are 0.."
-            f"{data.n_classes - 1}). Build the model with n_classes={data.n_classes}, or correct "
-            "the labels; a class without an example cannot be learned."
-        )
-
-
-def _check_support(vae: SVAE, data: Any, x: Tensor) -> None:
-    """Compares the data with the support of the likelihood, before anything is trained."""
-    with torch.no_grad():
-        likelihood = site(vae.model, "x", x)
-    base = getattr(likelihood, "base_dist", likelihood)
-    support: Any = likelihood.support
-    while isinstance(support, constraints.independent):
-        support = support.base_constraint
-    # Grey values under a Bernoulli are usual, and only no density.
-    grey = support is constraints.boolean and not hasattr(
-        getattr(vae.model, "likelihood", None), "binary"
-    )
-    support = constraints.unit_interval if grey else support
-    for start in range(0, len(data.train), 5000):
-        rows = torch.arange(start, min(start + 5000, len(data.train)))
-        part = as_floats(data.train.batch(rows).x)
-        if getattr(data, "binarise", False):
-            part = part.round()
-        bad = ~support.check(part)
-        if bool(bad.any()):
-            bad = bad.flatten(1) if bad.dim() > 1 else bad.unsqueeze(1)
-            first = int(bad.any(1).nonzero()[0])
-            values = part[first].flatten()
-            wrong = values[bad[first]] if bad.shape[1] > 1 else values
-            raise ValueError(
-                f"the likelihood {type(base).__name__.lstrip('_')} takes x in {support}, the data "
-                f"have {[round(float(v), 4) for v in wrong[:5]]} (first in example "
-                f"{start + first}). Choose a likelihood for such data, or bring them into its "
-                "range: binarise=True of a data module for 0 and 1, 8-bit images for levels."
-            )
-
-
 def _named(loss: Tensor, terms: dict[str, Tensor]) -> dict[str, Tensor]:
     named = {LOGGED.get(name, name): value for name, value in terms.items() if name != "y"}
     return {"loss": loss, **named}
-
-
-def _labelled(batch: Batch, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    if batch.y is None:
-        raise ValueError("a supervised VAE needs labels, and this batch has none (y is None)")
-    y = batch.y.to(dtype) if batch.y.is_floating_point() else batch.y
-    return batch.x.to(dtype), y
-
-
-def _leaves(loss: Tensor) -> list[Tensor]:
-    """Tensors that a gradient of the loss would be accumulated in."""
-    found, seen, waiting = [], set(), [loss.grad_fn]
-    while waiting:
-        node = waiting.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        variable = getattr(node, "variable", None)
-        if variable is not None:
-            found.append(variable)
-        waiting += [following for following, _ in node.next_functions]
-    return found
-
-
-def _precision(vae: SVAE) -> torch.dtype:
-    """That of the weights, where there are any: double or single."""
-    return next((p.dtype for p in vae.parameters() if p.is_floating_point()), torch.float32)
 
 
 def _mixed(*numbers: int) -> int:
