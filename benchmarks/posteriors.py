@@ -46,9 +46,8 @@ def guides() -> dict[str, Build]:
         "joint covariance": lambda e, s: g.FullCovarianceGuide(e, s, joint=True),
         "structured": lambda e, s: g.StructuredGuide(e, s, hidden=(256,)),
         "hierarchical": lambda e, s: g.HierarchicalGuide(e, s, hidden=(256,)),
-        "flow": lambda e, s: g.FlowGuide(e, s, n_context=128),
-        "structured flow": lambda e, s: g.FlowGuide(
-            e, s, structured=True, n_context=128, hidden=(256, 256)
+        "flow": lambda e, s: g.FlowGuide(
+            e, s, ("z_class", "style"), structured=True, n_context=128
         ),
     }
 

@@ -66,10 +66,15 @@ def parser() -> argparse.ArgumentParser:
         "--style-flow", default="second-stage", choices=["second-stage", "joint", "none"]
     )
     options.add_argument(
-        "--penalty", default="none", choices=["none", "adversary", "mmd", "hsic", "swap"]
+        "--penalty", default="none", choices=["none", "adversary", "mmd", "hsic", "swap", "tc"]
     )
     options.add_argument("--penalty-weight", type=float, default=10.0)
-    options.add_argument("--beta-class", type=float, default=10.0)
+    options.add_argument(
+        "--n-labels",
+        type=int,
+        help="labels kept, all other images are unlabelled; all if not given",
+    )
+    options.add_argument("--beta-class", type=float, help="10, and 1 with --n-labels")
     options.add_argument("--beta-style", type=float, default=0.3)
     options.add_argument("--label-weight", type=float, default=50.0)
     options.add_argument("--n-class", type=int, default=8)
@@ -123,6 +128,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     metrics |= {
         "dataset": data.name,
         "preset": options.preset,
+        "n_labels": int((data.train.marked >= 0).sum()),
         "seed": options.seed,
         "max_epochs": epochs,
         "seconds_training": round(trained, 1),
@@ -143,8 +149,11 @@ def load_data(options: argparse.Namespace) -> tuple[Any, Preset]:
     data = svae.data.choose(options.dataset, options.data_root, seed=options.seed)
     preset = PRESETS["digits" if data.name == "digits" else "mnist", options.preset]
     data.batch_size = preset.batch_size
-    if preset.augment:
-        data.augment = svae.data.RandomAffine(degrees=10, translate=0.07, scale=(0.9, 1.1))
+    if options.n_labels is not None:
+        data.keep_labels(options.n_labels)
+        data.mixture = svae.data.Mixture(balanced=True, labelled=0.25)
+    if preset.augment or options.n_labels is not None:
+        data.augment = svae.data.RandomAffine(degrees=10.0, translate=0.07, scale=(0.9, 1.1))
     return data, preset
 
 
@@ -183,12 +192,20 @@ def objective(options: argparse.Namespace, data: Any) -> Any:
         "mmd": lambda w: [independence.ClassConditionalMMD(w)],
         "hsic": lambda w: [independence.HSIC(w)],
         "swap": lambda w: [independence.SwapCycle(w)],
+        "tc": lambda w: [
+            independence.TotalCorrelation(options.n_class + options.n_nuisance, weight=w)
+        ],
     }
+    chosen = penalties[options.penalty](options.penalty_weight)
+    few = options.n_labels is not None
+    if few:
+        change = svae.data.RandomAffine(15.0, 0.1, (0.85, 1.15), 7.5)
+        chosen.append(svae.consistency.Consistency(change))
     return svae.SupervisedELBO(
-        beta_class=options.beta_class,
+        beta_class=options.beta_class or (1.0 if few else 10.0),
         beta_style=options.beta_style,
         label_weight=options.label_weight,
-        penalties=penalties[options.penalty](options.penalty_weight),
+        penalties=chosen,
     )
 
 

@@ -120,7 +120,7 @@ def test_the_yaml_trains_as_the_script_does_by_default() -> None:
     preset = experiment.PRESETS["mnist", "default"]
     model = config["model"]
     assert model["objective"] == {
-        "beta_class": options.beta_class,
+        "beta_class": experiment.objective(options, svae.data.Digits()).scales["z_class"],
         "beta_style": options.beta_style,
         "label_weight": options.label_weight,
     }
@@ -140,6 +140,7 @@ def test_the_yaml_trains_as_the_script_does_by_default() -> None:
         (["--penalty", "mmd"], "ClassConditionalMMD"),
         (["--penalty", "hsic"], "HSIC"),
         (["--penalty", "swap"], "SwapCycle"),
+        (["--penalty", "tc"], "TotalCorrelation"),
     ],
 )
 def test_every_penalty_is_one_flag_away(flags: list[str], kind: str) -> None:
@@ -223,3 +224,15 @@ def test_a_table_is_measured_as_images_are(dataset: str, tmp_path: Path) -> None
     for name in ("embedding", "confusion", "training_curves"):
         assert (tmp_path / f"{name}.png").stat().st_size > 5000
     assert svae.load(tmp_path).n_classes == {"wine": 3, "mixed": 4}[dataset]
+
+
+def test_few_labels_are_one_flag_away() -> None:
+    experiment = script("mnist_svae")
+    options = experiment.parser().parse_args(["--dataset", "digits", "--n-labels", "50"])
+    data, _ = experiment.load_data(options)
+    assert int((data.train.marked >= 0).sum()) == 50
+    assert not bool((data.validation.marked >= 0).any())
+    assert data.augment is not None
+    objective = experiment.objective(options, data)
+    assert objective.scales["z_class"] == 1.0
+    assert [type(penalty).__name__ for penalty in objective.penalties] == ["Consistency"]
