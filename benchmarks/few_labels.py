@@ -79,7 +79,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Accuracy with few labels.")
     parser.add_argument("--labels", nargs="*", type=int, default=list(TARGETS))
     parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2])
-    parser.add_argument("--epochs", type=int, default=6)
+    parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--runs", type=Path, default=ROOT / "runs")
     results = ROOT / "benchmarks" / "results"
     parser.add_argument("--out", type=Path, default=results / "few_labels.json")

@@ -202,17 +202,27 @@ class SupervisedELBO(nn.Module):
         drawn = poutine.trace(guide).get_trace(x, y)
         made = poutine.trace(poutine.replay(model, trace=drawn)).get_trace(x, labels.hard)
         nodes: Any = made.nodes
-        logits = log_joint_of(model, x, _value(drawn, "z_class")).log_softmax(-1)
-        rates = {name: self._rate(name, drawn, _distribution(made, name)) for name in LATENT}
-        first = torch.zeros_like(rates["z_class"])
+        z_class = _value(drawn, "z_class")
+        log_joint = log_joint_of(model, x, z_class)
+        logits = log_joint.log_softmax(-1)
+        priors = {name: _distribution(made, name) for name in LATENT}
+        first = torch.zeros_like(logits[..., 0])
         if list(nodes).index("y") < list(nodes).index("z_class"):
             log_class = _log_class_probabilities(nodes["y"]["fn"])
-            prior = self._class_prior(model, x, _distribution(made, "z_class"), labels, log_class)
-            rates["z_class"] = self._rate("z_class", drawn, prior)
+
+            def log_joint_at(value: Tensor) -> Tensor:
+                return log_joint if value is z_class else log_joint_of(model, x, value)
+
+            weights = self._class_weights_of(labels, log_class) - log_class
+            priors["z_class"] = _ClassPrior(
+                priors["z_class"],
+                lambda value: (weights + log_joint_at(value)).logsumexp(-1),
+                labels.known if labels.soft is None and self.confusion is None else None,
+            )
             first = self._label_term(labels, log_class)
         terms = {
             "x": -nodes["x"]["fn"].log_prob(nodes["x"]["value"]),
-            **rates,
+            **{name: self._rate(name, drawn, prior) for name, prior in priors.items()},
             "label": self._label_term(labels, logits),
             "y": first,
         }
@@ -231,10 +241,8 @@ class SupervisedELBO(nn.Module):
             term = -log_p.gather(-1, labels.hard.unsqueeze(-1)).squeeze(-1)
         return torch.where(labels.known, term, 0)
 
-    def _class_prior(
-        self, model: Stochastic, x: Tensor, prior: Any, labels: Labels, log_class: Tensor
-    ) -> Any:
-        """Prior of ``z_class`` given what is known of y, where the label is drawn first."""
+    def _class_weights_of(self, labels: Labels, log_class: Tensor) -> Tensor:
+        """Log-probabilities of the classes given what is known of y, where y is drawn first."""
         if self.confusion is not None:
             noise = self.confusion.to(log_class).clamp(min=TINY).log()  # true class, label
             soft = labels.soft
@@ -244,14 +252,7 @@ class SupervisedELBO(nn.Module):
             log_weights = labels.soft.to(log_class).clamp(min=TINY).log()
         else:
             log_weights = log_class
-        log_weights = torch.where(labels.known.unsqueeze(-1), log_weights, log_class)
-        exact = labels.known if labels.soft is None and self.confusion is None else None
-
-        def log_mixture(z_class: Tensor) -> Tensor:
-            log_given = log_joint_of(model, x, z_class) - log_class
-            return (log_weights + log_given).logsumexp(-1)
-
-        return _ClassPrior(prior, log_mixture, exact)
+        return torch.where(labels.known.unsqueeze(-1), log_weights, log_class)
 
     def _rate(self, name: str, drawn: poutine.Trace, prior: Any) -> Tensor:
         posterior, value = _distribution(drawn, name), _value(drawn, name)

@@ -12,7 +12,6 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
-from torch.nn import functional
 
 __all__ = ["MISSING", "Labels", "mean_of_known", "read_labels"]
 
@@ -36,13 +35,6 @@ class Labels(NamedTuple):
     def marked(self) -> Int[Tensor, " batch"]:
         """The most probable class, -1 where it is not known."""
         return torch.where(self.known, self.hard, MISSING)
-
-    def probabilities(self, n_classes: int) -> Float[Tensor, "batch classes"]:
-        """What is known as distributions; rows of zeros where nothing is."""
-        if self.soft is not None:
-            return self.soft
-        rows = functional.one_hot(self.hard, n_classes)
-        return torch.where(self.known.unsqueeze(-1), rows, 0).to(torch.get_default_dtype())
 
 
 def read_labels(y: Shaped[Tensor, "batch *classes"]) -> Labels:

@@ -199,6 +199,18 @@ def test_joint_covariance_holds_the_posterior_of_a_linear_gaussian_model() -> No
     torch.testing.assert_close(upper, lower)
 
 
+def test_the_rate_of_a_full_covariance_is_in_closed_form() -> None:
+    guide, x = shaken(FullCovarianceGuide), torch.rand(4, N_X).double()
+    posterior = at_means(guide, x)["style"]
+    loc, scale = torch.randn(4, 2).double(), torch.rand(4, 2).double() + 0.5
+    prior = dist.Normal(loc, scale).to_event(1)
+    same = dist.MultivariateNormal(loc, scale_tril=scale.diag_embed())
+    divergence = torch.distributions.kl_divergence
+    torch.testing.assert_close(divergence(posterior, prior), divergence(posterior, same))
+    with pytest.raises(NotImplementedError):
+        divergence(posterior, dist.Laplace(loc, scale).to_event(1))
+
+
 def test_an_autoguide_fits_the_posterior_of_one_batch() -> None:
     """Its parameters belong to examples, so it serves one fixed batch and no other."""
     torch.manual_seed(0)

@@ -165,10 +165,8 @@ def test_forms_of_labels() -> None:
     hard = read_labels(torch.tensor([2, -1, 0]))
     assert hard.marked.tolist() == [2, -1, 0]
     assert hard.hard.tolist() == [2, 0, 0]
-    assert hard.probabilities(3).tolist() == [[0, 0, 1], [0, 0, 0], [1, 0, 0]]
     soft = read_labels(torch.tensor([[0.4, 0.6], [-1.0, -1.0]]))
     assert soft.known.tolist() == [True, False]
-    assert soft.probabilities(2)[1].tolist() == [0, 0]
     assert float(mean_of_known(torch.tensor([3.0, 5.0]), torch.tensor([1, 3]))) == 4.5
 
 

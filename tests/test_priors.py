@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -6,6 +8,7 @@ from pyro import poutine
 from torch import Size, Tensor, nn
 from torch.distributions import Independent, Normal
 
+import svae
 from svae.flows import ConditionalFlow
 from svae.guides import MeanFieldGuide, StructuredGuide
 from svae.latent import LatentSplit
@@ -218,3 +221,17 @@ def test_a_remembered_draw_has_its_density() -> None:
     torch.testing.assert_close(
         made.log_prob(value), made.log_prob(value.clone()), atol=1e-4, rtol=1e-4
     )
+
+
+@pytest.mark.parametrize("prior", [MixturePrior(2, 3), VampPrior(2, (5,), 3)])
+def test_saved_and_loaded(prior: StylePrior, tmp_path: Path) -> None:
+    vae = svae.SVAE.for_vectors(5, 3, LatentSplit(2, 2), style_prior=prior, hidden=(8,)).eval()
+    vae.save(tmp_path)
+    loaded, x = svae.load(tmp_path), torch.rand(4, 5)
+    y = torch.tensor([0, 1, 2, 0])
+    found = []
+    for model in (vae, loaded):
+        torch.manual_seed(0)
+        found.append(svae.SupervisedELBO()(model, x, y)[0])
+    torch.testing.assert_close(*found)
+    assert svae.resample_nuisance(loaded, x, n=2).shape == (2, 4, 5)

@@ -5,6 +5,7 @@ import pyro.distributions as dist
 import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
+from torch.distributions import register_kl
 
 from svae.guides.features import Trunks, positive
 from svae.latent import LatentSplit
@@ -85,6 +86,20 @@ class FullCovarianceGuide(Described, nn.Module):
         lower = below.new_zeros(*below.shape[:-1], n, n)
         lower[..., rows, columns] = below
         return loc, lower + positive(diagonal, self.min_scale).diag_embed()
+
+
+@register_kl(torch.distributions.MultivariateNormal, torch.distributions.Independent)
+def _kl_to_diagonal(
+    p: torch.distributions.MultivariateNormal, q: torch.distributions.Independent
+) -> Tensor:
+    """Divergence from independent Gaussians, which torch has only the other way round."""
+    base = q.base_dist
+    if not isinstance(base, torch.distributions.Normal) or q.reinterpreted_batch_ndims != 1:
+        raise NotImplementedError
+    lower: Tensor = p.scale_tril
+    squares = lower.square().sum(-1) + (p.loc - base.loc).square()
+    logs = 2 * (base.scale.log() - lower.diagonal(dim1=-2, dim2=-1).log())
+    return 0.5 * (squares / base.scale.square() + logs - 1).sum(-1)
 
 
 def _normal(loc: Tensor, lower: Tensor) -> dist.MultivariateNormal:
