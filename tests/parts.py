@@ -1,6 +1,5 @@
 """One small case of every part of the package, and models built from them."""
 
-import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -116,19 +115,3 @@ def singles() -> Iterator[Any]:
     for name, (cases, _, _) in FAMILIES.items():
         for kind, case in cases.items():
             yield pytest.param({name: case}, id=kind.__name__)
-
-
-def combinations() -> Iterator[Any]:
-    """Every head with every prior and likelihood; every guide and penalty with every prior."""
-    for head, prior, likelihood in itertools.product(HEADS, PRIORS, LIKELIHOODS):
-        parts = {
-            "head": HEADS[head],
-            "prior": PRIORS[prior],
-            "likelihood": LIKELIHOODS[likelihood],
-        }
-        yield pytest.param(parts, id=f"{head.__name__}-{prior.__name__}-{likelihood.__name__}")
-    for name in ("guide", "penalty"):
-        cases = FAMILIES[name][0]
-        for kind, prior in itertools.product(cases, PRIORS):
-            parts = {name: cases[kind], "prior": PRIORS[prior]}
-            yield pytest.param(parts, id=f"{kind.__name__}-{prior.__name__}")
