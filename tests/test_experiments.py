@@ -198,12 +198,14 @@ def test_an_unknown_data_set_is_refused(capsys: pytest.CaptureFixture[str]) -> N
 @pytest.mark.filterwarnings("ignore:the .* block has collapsed")
 def test_a_guide_of_ones_own_beside_the_default(tmp_path: Path) -> None:
     out = tmp_path / "run"
-    found = script("custom_guide").main(["--quick", "--max-epochs", "3", "--out", str(out)])
+    found = script("custom_guide").main(
+        ["--dataset", "digits", "--quick", "--max-epochs", "3", "--out", str(out)]
+    )
     assert found == json.loads((out / "metrics.json").read_text())
     assert found["gap_ratio"] == pytest.approx(found["custom_gap"] / found["default_gap"])
     assert found["custom_iwae_16"] > found["custom_elbo"]
     assert found["dataset"] == "digits"
-    assert not found["likelihood_is_density"]
+    assert found["likelihood_is_density"]
     guide = script("custom_guide").CorrelatedStyle(
         svae.nets.ConvEncoder((1, 8, 8), width=16), 8, 16
     )
