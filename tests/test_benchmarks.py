@@ -174,7 +174,8 @@ def test_posteriors_are_compared_whole(tmp_path: Path) -> None:
     quick = ["--dataset", "digits", "--seeds", "0", "--epochs", "1", "--examples", "5"]
     posteriors.main([*quick, *where])
     found = json.loads((tmp_path / "posteriors.json").read_text())
-    assert [claim["id"] for claim in found["claims"]] == ["guides.gap.images", "guides.gap.linear"]
+    names = ["guides.gap.frozen", "guides.gap.linear", "guides.gap.images"]
+    assert [claim["id"] for claim in found["claims"]] == names
     assert set(found["rows"]) == set(posteriors.guides())
     assert len((tmp_path / "guides.md").read_text().splitlines()) == 2 + len(posteriors.guides())
     for rows in found["rows"].values():
