@@ -66,6 +66,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--preset", default="default", choices=["default", "best"])
     parser.add_argument("--max-epochs", type=int)
+    parser.set_defaults(n_labels=None)  # an option of the experiment that this has not
     options = parser.parse_args(arguments)
     out = writable(Path(options.out))
     start = time.perf_counter()

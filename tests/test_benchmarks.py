@@ -192,3 +192,10 @@ def test_the_style_flow_is_compared_whole(tmp_path: Path) -> None:
     ratio = found["rows"][0]["flow"] / found["rows"][0]["standard"]
     assert found["claims"][0]["id"] == "guides.fid.equal"
     assert found["claims"][0]["measured"] == pytest.approx(ratio, abs=1e-4)
+
+
+def test_the_table_of_guides_is_that_of_its_results() -> None:
+    path = posteriors.ROOT / "benchmarks" / "results" / "posteriors.json"
+    found = json.loads(path.read_text())
+    page = posteriors.ROOT / "docs" / "_tables" / "guides.md"
+    assert page.read_text() == posteriors.table(found["rows"], found["together"])
