@@ -165,6 +165,20 @@ class SupervisedELBO(nn.Module):
         self.register_buffer("class_weights", _positive(class_weights))
         self.register_buffer("confusion", _row_stochastic(confusion))
 
+    def check(self, n_classes: int) -> None:
+        """Compares what is given by class with the number of classes.
+
+        Raises:
+            ValueError: If they do not fit.
+        """
+        for name in ("class_weights", "confusion"):
+            given = getattr(self, name)
+            if given is not None and len(given) != n_classes:
+                raise ValueError(
+                    f"{name} is for {len(given)} classes, the data have {n_classes}. Give one "
+                    f"{'number' if name == 'class_weights' else 'row and column'} for each."
+                )
+
     def weights(self, step: int | None = None) -> dict[str, float]:
         """Weight of every term and penalty at a training step; the final ones if None.
 

@@ -893,3 +893,15 @@ def test_frozen_parts_keep_every_bit() -> None:
     fit(SVAE(model, guide, shape), as_data((x, torch.arange(60) % 3), batch_size=16), max_epochs=2)
     assert_equal(before, weights(model))
     assert any(not torch.equal(started[name], value) for name, value in weights(guide).items())
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"class_weights": [1.0, 2.0]}, "class_weights is for 2 classes, the data have 3"),
+        ({"confusion": [[0.9, 0.1], [0.2, 0.8]]}, "confusion is for 2 classes.*row and column"),
+    ],
+)
+def test_numbers_by_class_fit_the_classes(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        fit(small(), clusters(), objective=SupervisedELBO(**settings), max_epochs=1)

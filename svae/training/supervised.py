@@ -149,6 +149,7 @@ class SVAEModule(pl.LightningModule):
             )
         data = as_data(self.trainer.datamodule)  # pyright: ignore
         check_fit(self.vae, data)
+        self.objective.check(data.n_classes)
         self._first[0].x_shape = self.vae.x_shape
         check_parameters(self, self.vae, self._first[0], data, self.device)
 
