@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from svae.data.arrays import ArraySet, stratified_order
+from svae.data.arrays import ArraySet, Mixture, stratified_order
 from svae.data.module import ArrayData
 
 
@@ -23,6 +23,8 @@ class Digits(ArrayData):
         batch_size: Examples per batch and process.
         seed: Split and orders of the training batches.
         augment: What to do to a float batch ``x`` while training, or None.
+        mixture: What training batches are made of, such as equally many of each class.
+        binarise: Whether pixels are drawn as 0 or 1, see :class:`svae.data.ArrayData`.
 
     Example:
         >>> data = svae.data.Digits()
@@ -35,6 +37,8 @@ class Digits(ArrayData):
         batch_size: int = 128,
         seed: int = 0,
         augment: Callable[[Tensor], Tensor] | None = None,
+        mixture: Mixture | None = None,
+        binarise: bool = False,
     ) -> None:
         from sklearn.datasets import load_digits
 
@@ -52,4 +56,6 @@ class Digits(ArrayData):
             batch_size=batch_size,
             seed=seed,
             augment=augment,
+            mixture=mixture,
+            binarise=binarise,
         )

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from svae.data.arrays import ArraySet, stratified_order
+from svae.data.arrays import ArraySet, Mixture, stratified_order
 from svae.data.idx import ensure, read
 from svae.data.module import ArrayData
 
@@ -26,6 +26,8 @@ class _IdxData(ArrayData):
         n_validation: int = 5000,
         limit: int | None = None,
         augment: Callable[[Tensor], Tensor] | None = None,
+        mixture: Mixture | None = None,
+        binarise: bool = False,
     ) -> None:
         if limit is not None and limit < 1:
             raise ValueError(f"limit is {limit}, expected at least 1, or None for all examples.")
@@ -46,6 +48,8 @@ class _IdxData(ArrayData):
             batch_size=batch_size,
             seed=seed,
             augment=augment,
+            mixture=mixture,
+            binarise=binarise,
         )
 
 
@@ -67,6 +71,8 @@ class MNIST(_IdxData):
         n_validation: Number of validation examples.
         limit: Number of training examples, stratified, for quick runs; None takes all.
         augment: What to do to a float batch ``x`` while training, or None.
+        mixture: What training batches are made of, such as equally many of each class.
+        binarise: Whether pixels are drawn as 0 or 1, see :class:`svae.data.ArrayData`.
 
     Raises:
         FileNotFoundError: If files are missing and cannot be downloaded; given up within 10

@@ -75,10 +75,10 @@ class ArrayData(LightningDataModule):
         self.batch_size = batch_size
         self.seed = seed
         self.augment, self.mixture = augment, mixture
+        self._moved: dict[str, ArraySet] = {}
         self.binarise = False
         if binarise:
             self.draw_binary()
-        self._moved: dict[str, ArraySet] = {}
 
     def _near(self, name: str) -> ArraySet:
         """A set where it is used: on the trainer's accelerator if it fits there easily."""

@@ -9,7 +9,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import Tensor
 
-from svae.data import ArrayData, ArraySet, Batch, BatchLoader
+from svae.data import ArrayData, ArraySet, Batch, BatchLoader, Digits, Mixture
 
 N, BATCH = 40, 8
 
@@ -104,3 +104,15 @@ def test_training_batches_are_of_one_size_unless_there_is_only_one() -> None:
     assert [len(batch.x) for batch in numbered(batch_size=15).train_dataloader()] == [15, 15]
     assert [len(batch.x) for batch in numbered(batch_size=15).val_dataloader()] == [15, 15, 10]
     assert [len(batch.x) for batch in numbered(batch_size=50).train_dataloader()] == [40]
+
+
+def test_sets_are_binarised_and_mixed_by_their_arguments() -> None:
+    mixture = Mixture(balanced=True)
+    data = Digits(mixture=mixture, binarise=True)
+    assert data.train_dataloader().mixture is mixture
+    assert data.binarise
+    assert set(data.test.floats().unique().tolist()) == {0.0, 1.0}
+    # A pixel is 1 as often as it is bright.
+    grey = Digits().test.floats().mean()
+    assert abs(data.test.floats().mean() - grey) < 0.01
+    assert len(data.train.x.unique()) > 2  # drawn anew for every batch
