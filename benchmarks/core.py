@@ -19,7 +19,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 from benchmarks import import_time  # noqa: E402
-from benchmarks.evidence import claim, write  # noqa: E402
+from benchmarks.evidence import claim, command, write  # noqa: E402
 
 Metrics = dict[str, Any]
 
@@ -106,8 +106,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     seeds = {"default": options.seeds, "best": options.best_seeds}
     claims = collect(seeds, options.runs, start=not options.finished)
-    given = " ".join(sys.argv[1:] if arguments is None else arguments)
-    write(f"python benchmarks/core.py {given}".strip(), claims, options.out)
+    write(command("core", arguments), claims, options.out)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,8 @@ import os
 import platform
 import statistics
 import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +62,22 @@ def _gpu() -> str:
     import torch
 
     return torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
+
+
+def finished(path: Path, measure: Callable[[], Any]) -> Any:
+    """What ``measure`` gives, from its file where a run was finished before."""
+    if not path.exists():
+        found = measure()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(found, indent=1), encoding="utf-8")
+        print(f"{path.stem}: {found}", flush=True)
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def command(script: str, arguments: list[str] | None) -> str:
+    """The command line of a benchmark that was called with ``arguments``, or from a shell."""
+    given = " ".join(sys.argv[1:] if arguments is None else arguments)
+    return f"python benchmarks/{script}.py {given}".strip()
 
 
 def write(command: str, claims: list[dict[str, Any]], path: Path, **more: Any) -> None:

@@ -14,7 +14,6 @@ fitted.
 """
 
 import argparse
-import json
 import sys
 import time
 from pathlib import Path
@@ -22,7 +21,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
-from benchmarks.evidence import claim, write  # noqa: E402
+from benchmarks.evidence import claim, command, finished, write  # noqa: E402
 
 TARGETS = {100: ">= 0.96", 600: ">= 0.974", 1000: ">= 0.978", 3000: ">= 0.983"}
 
@@ -66,12 +65,7 @@ def run(n: int, seed: int, epochs: int, folder: Path) -> dict[str, float]:
     import svae
 
     path = folder / "few_labels" / f"{n}_seed_{seed}_epochs_{epochs}.json"
-    if not path.exists():
-        found = train(n, seed, svae.data.MNIST(seed=seed), epochs)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(found), encoding="utf-8")
-        print(f"{n} labels, seed {seed}: {found}", flush=True)
-    return json.loads(path.read_text(encoding="utf-8"))
+    return finished(path, lambda: train(n, seed, svae.data.MNIST(seed=seed), epochs))
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -90,8 +84,7 @@ def main(arguments: list[str] | None = None) -> None:
         values = [found["test_accuracy"] for found in runs]
         text = f"MNIST test accuracy with {n} labels"
         claims.append(claim(f"guides.labels.{n}", text, TARGETS[n], values))
-    given = " ".join(sys.argv[1:] if arguments is None else arguments)
-    write(f"python benchmarks/few_labels.py {given}".strip(), claims, options.out)
+    write(command("few_labels", arguments), claims, options.out)
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ from torch import Tensor, nn
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
-from benchmarks.evidence import claim, write  # noqa: E402
+from benchmarks.evidence import claim, command, finished, write  # noqa: E402
 from experiments.custom_guide import fit, gap, refit  # noqa: E402
 
 N_IMPORTANCE = 512
@@ -183,8 +183,7 @@ def together(options: argparse.Namespace, seed: int) -> dict[str, Any]:
     """Two guides of one seed, each with its own model, from the file where it is there."""
     import svae
 
-    path = options.runs / "posteriors" / f"together_{seed}_epochs_{options.epochs}.json"
-    if not path.exists():
+    def measure() -> dict[str, Any]:
         data = svae.data.choose(options.dataset, seed=seed)
         data.draw_binary()
         found = {}
@@ -192,10 +191,10 @@ def together(options: argparse.Namespace, seed: int) -> dict[str, Any]:
             vae = trained(data, guides()[name], options.epochs, seed)
             numbers = gap(vae, data.test.floats(limit=options.examples), N_IMPORTANCE)
             found[name] = {key: value.value for key, value in numbers.items()}
-        print(f"seed {seed}, together: {found}", flush=True)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(found, indent=1), encoding="utf-8")
-    return json.loads(path.read_text(encoding="utf-8"))
+        return found
+
+    path = options.runs / "posteriors" / f"together_{seed}_epochs_{options.epochs}.json"
+    return finished(path, measure)
 
 
 def table(rows: dict[str, list[dict[str, Any]]], pairs: list[dict[str, Any]]) -> str:
@@ -257,9 +256,7 @@ def main(arguments: list[str] | None = None) -> None:
     text = "IWAE(512) - ELBO gap on MNIST, flow over mean-field, each trained with its model"
     values = [pair["flow"]["gap"] / pair["mean-field"]["gap"] for pair in pairs]
     claims.append(claim("guides.gap.images", text, "<= 0.8", values))
-    given = " ".join(sys.argv[1:] if arguments is None else arguments)
-    command = f"python benchmarks/posteriors.py {given}".strip()
-    write(command, claims, options.out, rows=rows, together=pairs)
+    write(command("posteriors", arguments), claims, options.out, rows=rows, together=pairs)
     options.table.write_text(table(rows, pairs), encoding="utf-8")
 
 

@@ -15,14 +15,13 @@ proportions of the test set.
 """
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
-from benchmarks.evidence import claim, write  # noqa: E402
+from benchmarks.evidence import claim, command, finished, write  # noqa: E402
 
 
 def fid(vae: Any, data: Any, judge: Any, seed: int) -> float:
@@ -76,22 +75,20 @@ def run(seed: int, options: argparse.Namespace) -> dict[str, float]:
     from svae.elbo import without_flow
     from svae.judge import load_judge
 
-    path = options.runs / "style_flow" / f"{options.dataset}_seed_{seed}_{options.epochs}.json"
-    if not path.exists():
+    def measure() -> dict[str, float]:
         data = svae.data.choose(options.dataset, seed=seed)
         judge = load_judge(data)
         vae = train(data, seed, options.epochs, flow=True, beta_style=0.3)
         plain_epochs = options.epochs - round(options.epochs * 7 / 12)
         plain = train(data, seed, plain_epochs, flow=False, beta_style=1.0)
-        found = {
+        return {
             "flow": fid(vae, data, judge, seed),
             "standard": fid(without_flow(vae), data, judge, seed),
             "standard_beta_1": fid(plain, data, judge, seed),
         }
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(found), encoding="utf-8")
-        print(f"seed {seed}: {found}", flush=True)
-    return json.loads(path.read_text(encoding="utf-8"))
+
+    path = options.runs / "style_flow" / f"{options.dataset}_seed_{seed}_{options.epochs}.json"
+    return finished(path, measure)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -113,9 +110,7 @@ def main(arguments: list[str] | None = None) -> None:
             ("beta_1", "standard_beta_1", "trained with rate weight 1"),
         )
     ]
-    given = " ".join(sys.argv[1:] if arguments is None else arguments)
-    command = f"python benchmarks/style_flow.py {given}".strip()
-    write(command, claims, options.out, rows=rows)
+    write(command("style_flow", arguments), claims, options.out, rows=rows)
 
 
 if __name__ == "__main__":
