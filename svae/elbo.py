@@ -33,7 +33,13 @@ from pyro.poutine.runtime import Message
 from torch import Tensor, nn
 
 from svae.independence import Penalty
-from svae.labels import Labels, mean_of_known, read_labels
+from svae.labels import (
+    Labels,
+    mean_of_known,
+    positive_weights,
+    read_labels,
+    row_stochastic,
+)
 from svae.latent import Latent
 from svae.models import SVAE
 from svae.priors import PushForward, noise_of
@@ -155,15 +161,15 @@ class SupervisedELBO(nn.Module):
                 raise ValueError(f"{option} knows the blocks {LATENT}, got {sorted(blocks)}")
         if both := sorted(set(self.free_bits) & set(self.capacity)):
             raise ValueError(f"{both} have free bits and a capacity: a block can have one of them")
-        self.warm_up, self.particles, self.analytic = warm_up, particles, analytic
+        self.particles, self.analytic = particles, analytic
         self.penalties = nn.ModuleList(penalties)
         names = [penalty.name for penalty in penalties]
         if len(set(names)) < len(names):
             raise ValueError(f"every penalty may stand once, as its name names its term: {names}")
         self.class_weights: Tensor | None
         self.confusion: Tensor | None
-        self.register_buffer("class_weights", _positive(class_weights))
-        self.register_buffer("confusion", _row_stochastic(confusion))
+        self.register_buffer("class_weights", positive_weights(class_weights))
+        self.register_buffer("confusion", row_stochastic(confusion))
 
     def check(self, n_classes: int) -> None:
         """Compares what is given by class with the number of classes.
@@ -367,37 +373,6 @@ def _log_class_probabilities(prior: Any) -> Float[Tensor, "batch classes"]:
     """Log p(y = k) of every class, from the distribution of the site ``y``."""
     support = prior.enumerate_support(expand=False)  # (classes, 1)
     return prior.log_prob(support).T
-
-
-def _positive(weights: Sequence[float] | Tensor | None) -> Tensor | None:
-    if weights is None:
-        return None
-    given = torch.as_tensor(weights, dtype=torch.get_default_dtype())
-    if given.dim() != 1 or not bool((given > 0).all()):
-        raise ValueError(
-            f"class_weights are one positive number for each class, got {given.tolist()}. "
-            "The usual is 1 / (number of examples of the class)."
-        )
-    return given
-
-
-def _row_stochastic(matrix: Sequence[Sequence[float]] | Tensor | None) -> Tensor | None:
-    if matrix is None:
-        return None
-    given = torch.as_tensor(matrix, dtype=torch.get_default_dtype())
-    square = given.dim() == 2 and given.shape[0] == given.shape[1]
-    if not square or not bool((given >= 0).all()):
-        raise ValueError(
-            f"confusion is a (classes, classes) matrix of numbers of at least 0, got shape "
-            f"{tuple(given.shape)}"
-        )
-    sums = given.sum(1)
-    if not bool(((sums - 1).abs() < 1e-4).all()):
-        raise ValueError(
-            "every row of confusion is the distribution of the label of one true class and sums "
-            f"to 1, got {[round(float(s), 4) for s in sums]}. Transpose it if rows are labels."
-        )
-    return given / sums.unsqueeze(1)
 
 
 @torch.no_grad()

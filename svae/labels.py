@@ -7,13 +7,21 @@ Labels come in one of two forms, which everything that trains understands:
   predictions; a row of -1 where nothing is known.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
-__all__ = ["MISSING", "Labels", "mean_of_known", "read_labels"]
+__all__ = [
+    "MISSING",
+    "Labels",
+    "mean_of_known",
+    "positive_weights",
+    "read_labels",
+    "row_stochastic",
+]
 
 MISSING = -1
 
@@ -68,3 +76,44 @@ def mean_of_known(
     weights = weights.to(values.dtype)
     total = weights.sum()
     return (values * weights).sum() / torch.where(total > 0, total, 1)
+
+
+def positive_weights(weights: Sequence[float] | Tensor | None) -> Tensor | None:
+    """One factor for each class, or None.
+
+    Raises:
+        ValueError: If they are no positive numbers.
+    """
+    if weights is None:
+        return None
+    given = torch.as_tensor(weights, dtype=torch.get_default_dtype())
+    if given.dim() != 1 or not bool((given > 0).all()):
+        raise ValueError(
+            f"class_weights are one positive number for each class, got {given.tolist()}. "
+            "The usual is 1 / (number of examples of the class)."
+        )
+    return given
+
+
+def row_stochastic(matrix: Sequence[Sequence[float]] | Tensor | None) -> Tensor | None:
+    """A confusion matrix, row the true class and column the label, or None.
+
+    Raises:
+        ValueError: If a row is no distribution.
+    """
+    if matrix is None:
+        return None
+    given = torch.as_tensor(matrix, dtype=torch.get_default_dtype())
+    square = given.dim() == 2 and given.shape[0] == given.shape[1]
+    if not square or not bool((given >= 0).all()):
+        raise ValueError(
+            f"confusion is a (classes, classes) matrix of numbers of at least 0, got shape "
+            f"{tuple(given.shape)}"
+        )
+    sums = given.sum(1)
+    if not bool(((sums - 1).abs() < 1e-4).all()):
+        raise ValueError(
+            "every row of confusion is the distribution of the label of one true class and sums "
+            f"to 1, got {[round(float(s), 4) for s in sums]}. Transpose it if rows are labels."
+        )
+    return given / sums.unsqueeze(1)

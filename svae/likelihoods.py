@@ -95,18 +95,20 @@ class ContinuousBernoulli(Described, Likelihood):
         return dist.ContinuousBernoulli(logits=full_precision(output)).to_event(event_dims)
 
 
-class _Located(Likelihood):
-    """Noise of one scale around the decoder's output."""
+class _Located(Described, Likelihood):
+    """Noise of one scale around the decoder's output.
 
-    bounded: bool
-    log_scale: nn.Parameter
+    Args:
+        scale: Initial scale, in the unit of the data.
+        learned: Whether the scale is learned.
+        bounded: Whether the location is squashed into [0, 1] by a sigmoid, for images.
 
-    def start(self, scale: float, learned: bool, bounded: bool) -> None:
-        """Holds the scale.
+    Raises:
+        ValueError: If ``scale`` is not positive.
+    """
 
-        Raises:
-            ValueError: If ``scale`` is not positive.
-        """
+    def __init__(self, scale: float = 0.1, learned: bool = True, bounded: bool = True) -> None:
+        super().__init__()
         if not (scale > 0 and math.isfinite(scale)):
             raise ValueError(f"scale must be positive, got {scale}")
         self.bounded = bounded
@@ -126,7 +128,7 @@ class _Located(Likelihood):
         return self.noisy(loc, scale).to_event(event_dims)
 
 
-class Gaussian(Described, _Located):
+class Gaussian(_Located):
     """Independent Gaussian noise of one scale around the decoder's output.
 
     Args:
@@ -138,15 +140,11 @@ class Gaussian(Described, _Located):
         ValueError: If ``scale`` is not positive.
     """
 
-    def __init__(self, scale: float = 0.1, learned: bool = True, bounded: bool = True) -> None:
-        super().__init__()
-        self.start(scale, learned, bounded)
-
     def noisy(self, loc: Tensor, scale: Tensor) -> TorchDistributionMixin:
         return dist.Normal(loc, scale)
 
 
-class Laplace(Described, _Located):
+class Laplace(_Located):
     """Independent Laplace noise of one scale around the decoder's output.
 
     Its absolute error forgives a few pixels that are far off, where a Gaussian's square blurs all.
@@ -160,15 +158,11 @@ class Laplace(Described, _Located):
         ValueError: If ``scale`` is not positive.
     """
 
-    def __init__(self, scale: float = 0.1, learned: bool = True, bounded: bool = True) -> None:
-        super().__init__()
-        self.start(scale, learned, bounded)
-
     def noisy(self, loc: Tensor, scale: Tensor) -> TorchDistributionMixin:
         return dist.Laplace(loc, scale)
 
 
-class DiscretisedLogistic(Described, _Located):
+class DiscretisedLogistic(_Located):
     r"""The probability of an 8-bit level under a logistic density around the decoder's output.
 
     .. math:: p(x \mid m) = \sigma\Big(\frac{x + \frac{1}{510} - m}{s}\Big)
@@ -191,8 +185,7 @@ class DiscretisedLogistic(Described, _Located):
     """
 
     def __init__(self, scale: float = 0.05, learned: bool = True) -> None:
-        super().__init__()
-        self.start(scale, learned, bounded=True)
+        super().__init__(scale, learned, bounded=True)
 
     def noisy(self, loc: Tensor, scale: Tensor) -> TorchDistributionMixin:
         return _LogisticLevels(loc, scale)

@@ -44,7 +44,7 @@ class Described:
 
         @functools.wraps(build)
         def recording(self: "Described", *args: object, **kwargs: object) -> None:
-            if type(self) is cls:
+            if "_arguments" not in self.__dict__:  # the outermost one comes first
                 bound = signature.bind(self, *args, **kwargs)
                 bound.apply_defaults()
                 arguments = dict(list(bound.arguments.items())[1:])

@@ -69,9 +69,8 @@ def _check_range(x: Tensor, name: str, bounded: bool) -> None:
         )
     low, high = (float(bound) for bound in torch.aminmax(x))
     lowest, highest = (0.0, 1.0) if bounded else (-math.inf, math.inf)
-    if (
-        lowest <= low and high <= highest and math.isfinite(high - low)
-    ):  # false for NaN, which aminmax hands on
+    # False for NaN, which aminmax hands on; infinities are refused without bounds too.
+    if lowest <= low and high <= highest and math.isfinite(high - low):
         return
     finite = torch.isfinite(x)
     bad = ~finite if not finite.all() else (x < 0) | (x > 1)

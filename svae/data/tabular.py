@@ -147,13 +147,15 @@ class TabularData(ArrayData):
 
 def _columns_of(table: Any) -> tuple[dict[str, Any], set[str]]:
     """Columns by name, and which of them are categorical by their type."""
+    import pandas as pd  # slow to import, and only tables need it
+
     if isinstance(table, Tensor):
         table = table.numpy()
     if isinstance(table, np.ndarray):
         if table.ndim != 2:
             raise ValueError(f"a table has shape (rows, columns), got {table.shape}")
         return {str(i): table[:, i] for i in range(table.shape[1])}, set()
-    if hasattr(table, "dtypes") and hasattr(table, "columns"):  # a pandas frame
+    if isinstance(table, pd.DataFrame):
         named = {str(name): table[name].to_numpy() for name in table.columns}
         kinds = {str(name): str(table[name].dtype) for name in table.columns}
         plain = ("int", "uint", "float", "Int", "UInt", "Float")

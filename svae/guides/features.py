@@ -1,12 +1,14 @@
 """What all guides share: features of one trunk or two, and scales that stay away from 0."""
 
+import pyro.distributions as dist
 import torch
+from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 from torch.nn import functional
 
 from svae.nets import full_precision
 
-__all__ = ["Trunks", "joined", "loc_scale", "positive", "width"]
+__all__ = ["Trunks", "diagonal", "joined", "loc_scale", "positive", "width"]
 
 
 class Trunks(nn.Module):
@@ -57,6 +59,11 @@ def loc_scale(numbers: Tensor, smallest: float) -> tuple[Tensor, Tensor]:
     """Two halves of a network's output as location and scale."""
     loc, raw = torch.chunk(full_precision(numbers), 2, dim=-1)
     return loc, positive(raw, smallest)
+
+
+def diagonal(numbers: Tensor, smallest: float) -> TorchDistributionMixin:
+    """Independent Gaussians whose location and scale are the halves of a network's output."""
+    return dist.Normal(*loc_scale(numbers, smallest)).to_event(1)
 
 
 def joined(features: Tensor, z: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.distributions import AffineTransform
 
 from svae.flows import ActNorm, ConditionalFlow
-from svae.guides.features import Trunks, joined, loc_scale
+from svae.guides.features import Trunks, diagonal, joined, loc_scale
 from svae.latent import LatentSplit
 from svae.priors import PushForward
 from svae.saving import Described
@@ -101,9 +101,10 @@ class FlowGuide(Described, nn.Module):
             pyro.sample("style", self._posterior("style", features))
 
     def _posterior(self, name: str, features: Tensor) -> TorchDistributionMixin:
-        loc, scale = loc_scale(self.parameters_of[name](features), self.min_scale)
+        numbers = self.parameters_of[name](features)
         if name not in self.flows:
-            return dist.Normal(loc, scale).to_event(1)
+            return diagonal(numbers, self.min_scale)
+        loc, scale = loc_scale(numbers, self.min_scale)
         flow, context = self.flows[name], torch.tanh(self.context_of[name](features))
         assert isinstance(flow, ConditionalFlow)
         # Remembering its last value spares the way back from a draw to its noise.

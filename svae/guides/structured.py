@@ -4,14 +4,13 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 import pyro
-import pyro.distributions as dist
 import torch
 from jaxtyping import Float, Shaped
 from pyro.distributions import TorchDistribution
 from torch import Size, Tensor, nn
 from torch.distributions import constraints
 
-from svae.guides.features import Trunks, joined, loc_scale
+from svae.guides.features import Trunks, diagonal, joined, loc_scale
 from svae.latent import LatentSplit
 from svae.nets import MLP
 from svae.saving import Described
@@ -62,11 +61,10 @@ class StructuredGuide(Described, nn.Module):
     ) -> None:
         class_features, style_features = self.trunks(x)
         with pyro.plate("batch", len(x)):
-            loc, scale = loc_scale(self.class_of(class_features), self.min_scale)
-            z_class = pyro.sample("z_class", dist.Normal(loc, scale).to_event(1))
+            posterior = diagonal(self.class_of(class_features), self.min_scale)
+            z_class = pyro.sample("z_class", posterior)
             numbers = self.style_of(joined(style_features, z_class))
-            loc, scale = loc_scale(numbers, self.min_scale)
-            pyro.sample("style", dist.Normal(loc, scale).to_event(1))
+            pyro.sample("style", diagonal(numbers, self.min_scale))
 
 
 class HierarchicalGuide(Described, nn.Module):
@@ -127,8 +125,8 @@ class HierarchicalGuide(Described, nn.Module):
     ) -> None:
         class_features, style_features = self.trunks(x)
         with pyro.plate("batch", len(x)):
-            loc, scale = loc_scale(self.class_of(class_features), self.min_scale)
-            z_class = pyro.sample("z_class", dist.Normal(loc, scale).to_event(1))
+            posterior = diagonal(self.class_of(class_features), self.min_scale)
+            z_class = pyro.sample("z_class", posterior)
             given = joined(style_features, z_class)
             pyro.sample("style", GaussianChain(self.levels, given, self.min_scale))
 
@@ -164,10 +162,11 @@ class GaussianChain(TorchDistribution):
         value, given = value.expand(*shape, -1), self.given.expand(*shape, -1)
         total, done = value.new_zeros(shape), 0
         for level in self.levels:
-            loc, scale = loc_scale(level(given), self.min_scale)
-            part = value[..., done : done + loc.shape[-1]]
-            total = total + dist.Normal(loc, scale).to_event(1).log_prob(part)
-            given, done = joined(given, part), done + loc.shape[-1]
+            posterior = diagonal(level(given), self.min_scale)
+            end = done + posterior.event_shape[0]
+            part = value[..., done:end]
+            total = total + posterior.log_prob(part)
+            given, done = joined(given, part), end
         return total
 
     def rsample(self, sample_shape: Size | tuple[int, ...] = ()) -> Tensor:

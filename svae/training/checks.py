@@ -14,6 +14,7 @@ from svae.data import Batch
 from svae.data.batch import as_floats
 from svae.elbo import SupervisedELBO
 from svae.labels import read_labels
+from svae.likelihoods import Likelihood
 from svae.models import SVAE
 from svae.sites import means, site
 
@@ -58,7 +59,7 @@ def _check_support(vae: SVAE, data: Any, x: Tensor) -> None:
     while isinstance(support, constraints.independent):
         support = support.base_constraint
     # Grey values under a Bernoulli are usual, and only no density; ours says what it means.
-    ours = hasattr(getattr(vae.model, "likelihood", None), "binary")
+    ours = isinstance(getattr(vae.model, "likelihood", None), Likelihood)
     if support is constraints.boolean and not ours:
         support = constraints.unit_interval
     for start in range(0, len(data.train), CHUNK):
