@@ -171,11 +171,16 @@ def _columns_of(table: Any) -> tuple[dict[str, Any], set[str]]:
 
 def _labels(y: Any) -> tuple[Tensor, list[Any]]:
     """Numbered classes, -1 for none, and the classes in order."""
-    given = [None if v is None or v != v else v for v in np.asarray(y, dtype=object).ravel()]
+    given = _with_none(y)
     known = [v for v in given if v is not None and v != MISSING]
     classes = sorted(set(known), key=lambda v: (str(type(v)), v))
     numbers = {value: i for i, value in enumerate(classes)}
     return torch.tensor([numbers.get(v, MISSING) for v in given]), classes
+
+
+def _with_none(values: Any) -> list[Any]:
+    """Entries of a column, None for each that is missing, NaN among them."""
+    return [None if v is None or v != v else v for v in np.asarray(values, dtype=object).ravel()]
 
 
 def _numbers(name: str, values: Any) -> np.ndarray:
@@ -201,7 +206,7 @@ def _fitted(named: dict[str, Any], categorical: set[str], train: np.ndarray) -> 
     constant = [name for name, s in zip(numeric, scale, strict=True) if not s > 0]
     categories = {}
     for name in (name for name in named if name in categorical):
-        values = [None if v is None or v != v else v for v in np.asarray(named[name], object)]
+        values = _with_none(named[name])
         if None in values:
             raise ValueError(
                 f"the column {name!r} misses the value of row {values.index(None)}. Fill it in, "
