@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from svae.data.augment import RandomAffine
     from svae.data.batch import Batch
     from svae.data.choosing import choose
+    from svae.data.coloured import ColouredDigits
     from svae.data.conversion import as_data
     from svae.data.digits import Digits
     from svae.data.mnist import KMNIST, MNIST, FashionMNIST
@@ -21,6 +22,7 @@ __all__ = [
     "ArraySet",
     "Batch",
     "BatchLoader",
+    "ColouredDigits",
     "Digits",
     "FashionMNIST",
     "Mixture",
@@ -39,6 +41,7 @@ _MODULES = {
     "ArraySet": "arrays",
     "Batch": "batch",
     "BatchLoader": "arrays",
+    "ColouredDigits": "coloured",
     "Digits": "digits",
     "FashionMNIST": "mnist",
     "RandomAffine": "augment",
