@@ -7,7 +7,6 @@ so the pictures that a model of the de-coloured picture cannot tell apart are ex
 digit in any colour", with a colour distribution that is known.
 """
 
-import math
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -236,8 +235,8 @@ def _coloured(part: ArraySet, colours: Colours, seed: int, split: int) -> ArrayS
     generator = torch.Generator().manual_seed(int(state[0]))
     colour = draw_colours(colours, len(part), generator)
     x = torch.empty(len(part), 3, *part.shape[1:], dtype=part.x.dtype)
-    for i in range(math.ceil(len(part) / _CHUNK)):
-        rows = slice(i * _CHUNK, (i + 1) * _CHUNK)
-        painted = paint(as_floats(part.x[rows]), colour[rows])
-        x[rows] = (painted * 255).round() if x.dtype == torch.uint8 else painted
+    chunks = (whole.split(_CHUNK) for whole in (part.x, colour, x))
+    for grey, c, out in zip(*chunks, strict=True):
+        painted = paint(as_floats(grey), c)
+        out.copy_((painted * 255).round() if x.dtype == torch.uint8 else painted)
     return ArraySet(x, part.y, colour)
