@@ -16,6 +16,7 @@ per example, on test examples.
 """
 
 import argparse
+import copy
 import json
 import statistics
 import sys
@@ -32,7 +33,7 @@ from torch import Tensor, nn
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 from benchmarks.evidence import claim, command, finished, write  # noqa: E402
-from experiments.custom_guide import fit, gap, refit  # noqa: E402
+from experiments.custom_guide import fit, gap, trained  # noqa: E402
 
 N_IMPORTANCE = 512
 TOGETHER = ("mean-field", "flow")
@@ -120,22 +121,12 @@ def linear(build: Build, seed: int, epochs: int, n: int) -> dict[str, float]:
     }
 
 
-def trained(data: Any, build: Build, epochs: int, seed: int) -> Any:
-    """A model of the data and a guide, trained together; perceptrons, for time's sake."""
+def refit(model: nn.Module, guide: nn.Module, data: Any, epochs: int, seed: int) -> Any:
+    """The model, frozen, with a guide that is fitted to it."""
     import svae
-    from svae.likelihoods import Bernoulli
-    from svae.nets import MLPDecoder, MLPEncoder
-    from svae.priors import StandardPrior
 
-    split = svae.LatentSplit(8, 16)
-    torch.manual_seed(seed)
-    model = svae.SupervisedModel(
-        svae.GaussianHead(split.n_class, data.n_classes),
-        StandardPrior(split.n_nuisance),
-        MLPDecoder(data.x_shape, split.n_features),
-        Bernoulli(binary=data.binarise),
-    )
-    vae = svae.SVAE(model, build(MLPEncoder(data.x_shape), split), data.x_shape)
+    frozen = copy.deepcopy(model).requires_grad_(False)
+    vae = svae.SVAE(frozen, guide, data.x_shape)
     fit(vae, data, epochs, seed)
     return vae
 

@@ -206,9 +206,7 @@ def test_a_guide_of_ones_own_beside_the_default(tmp_path: Path) -> None:
     assert found["custom_iwae_16"] > found["custom_elbo"]
     assert found["dataset"] == "digits"
     assert found["likelihood_is_density"]
-    guide = script("custom_guide").CorrelatedStyle(
-        svae.nets.ConvEncoder((1, 8, 8), width=16), 8, 16
-    )
+    guide = script("custom_guide").JointGaussian(svae.nets.MLPEncoder((1, 8, 8)), 8, 16)
     vae = svae.load(out, guide=guide)
     assert vae.predict(torch.rand(2, 1, 8, 8)).shape == (2, 10)
 
