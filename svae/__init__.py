@@ -5,8 +5,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from svae import (
+        bridges,
         consistency,
         data,
+        editing,
         flows,
         guides,
         heads,
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
         priors,
         schedules,
     )
+    from svae.bridges import ConceptBridge, Frozen
     from svae.elbo import SupervisedELBO, evidence
     from svae.factorization import (
         Factorization,
@@ -28,11 +31,14 @@ if TYPE_CHECKING:
     from svae.guides import MeanFieldGuide
     from svae.heads import GaussianHead, NetworkHead
     from svae.latent import Latent, LatentSplit
-    from svae.models import SVAE, SupervisedModel, load
+    from svae.loading import load
+    from svae.models import SVAE, SupervisedModel
     from svae.training import fit
 
 _NAMES = {
+    "ConceptBridge": "bridges",
     "Factorization": "factorization",
+    "Frozen": "bridges",
     "GaussianHead": "heads",
     "Latent": "latent",
     "LatentSplit": "latent",
@@ -43,15 +49,17 @@ _NAMES = {
     "SupervisedModel": "models",
     "evidence": "elbo",
     "fit": "training",
-    "load": "models",
+    "load": "loading",
     "read": "factorization",
     "reconstruct": "factorization",
     "resample_nuisance": "factorization",
     "swap_nuisance": "factorization",
 }
 _MODULES = (
+    "bridges",
     "consistency",
     "data",
+    "editing",
     "flows",
     "guides",
     "heads",
@@ -65,7 +73,9 @@ _MODULES = (
 
 __all__ = [
     "SVAE",
+    "ConceptBridge",
     "Factorization",
+    "Frozen",
     "GaussianHead",
     "Latent",
     "LatentSplit",
@@ -73,8 +83,10 @@ __all__ = [
     "NetworkHead",
     "SupervisedELBO",
     "SupervisedModel",
+    "bridges",
     "consistency",
     "data",
+    "editing",
     "evidence",
     "fit",
     "flows",

@@ -20,11 +20,18 @@ Encoded = TypeVar("Encoded", Tensor, Latent)
 __all__ = [
     "Factorization",
     "in_batches",
+    "part",
+    "parts",
     "read",
     "reconstruct",
     "resample_nuisance",
+    "sample_part",
+    "step_part",
     "swap_nuisance",
+    "with_part",
 ]
+
+CLASS, NUISANCE = "class", "nuisance"  # the parts of a factorization that names no others
 
 
 @runtime_checkable
@@ -63,6 +70,106 @@ def read(factorization: Factorization, latent: Latent) -> Float[Tensor, "batch c
 def reconstruct(factorization: Factorization, x: Tensor) -> Tensor:
     """``decode(encode(x))``, the reconstruction from posterior means."""
     return factorization.decode(factorization.encode(x))
+
+
+def parts(factorization: Factorization) -> tuple[str, ...]:
+    """Names of the parts of a latent: a concept bridge's own, else ``class`` and ``nuisance``."""
+    return tuple(getattr(factorization, "parts", (CLASS, NUISANCE)))
+
+
+def part(factorization: Factorization, latent: Latent, name: str) -> Float[Tensor, "batch ..."]:
+    """One part of a latent.
+
+    Raises:
+        ValueError: If there is no such part.
+    """
+    if (own := getattr(factorization, "part", None)) is not None:
+        return own(latent, name)
+    _check_part(factorization, name)
+    return latent.z_class if name == CLASS else latent.z_nuisance
+
+
+def with_part(
+    factorization: Factorization, latent: Latent, name: str, value: Float[Tensor, "batch ..."]
+) -> Latent:
+    """The latent with one part replaced.
+
+    Raises:
+        ValueError: If there is no such part.
+    """
+    if (own := getattr(factorization, "with_part", None)) is not None:
+        return own(latent, name, value)
+    _check_part(factorization, name)
+    return Latent(value, latent.z_nuisance) if name == CLASS else Latent(latent.z_class, value)
+
+
+def sample_part(
+    factorization: Factorization,
+    latent: Latent,
+    name: str,
+    n: int = 1,
+    generator: torch.Generator | None = None,
+) -> Float[Tensor, "n batch ..."]:
+    """Draws of one part, whatever the other parts.
+
+    The protocol names no density of the class part: draws of it are those of other rows of
+    ``latent``, unless the factorization has a ``sample_part`` of its own.
+
+    Raises:
+        ValueError: If there is no such part or ``n`` is less than 1.
+    """
+    if n < 1:
+        raise ValueError(f"n, the number of draws, must be at least 1, got {n}")
+    if (own := getattr(factorization, "sample_part", None)) is not None:
+        return own(latent, name, n, generator)
+    _check_part(factorization, name)
+    if name == NUISANCE:
+        return factorization.sample_nuisance(latent, n, generator)
+    rows = torch.randint(len(latent.z_class), (n, len(latent.z_class)), generator=generator)
+    return latent.z_class[rows.to(latent.z_class.device)]
+
+
+def step_part(
+    factorization: Factorization,
+    latent: Latent,
+    name: str,
+    keep: float = 0.9,
+    generator: torch.Generator | None = None,
+) -> Latent:
+    r"""One step of a random walk within one part that leaves its density as it is.
+
+    Ornstein-Uhlenbeck, :math:`z' = r z + \sqrt{1 - r^2}\, \epsilon`, which is stationary where the
+    nuisance is standard normal, unless the factorization has a ``step_part`` of its own.
+
+    Args:
+        factorization: Any model that fulfils the protocol.
+        latent: Where the walk stands.
+        name: The part that moves.
+        keep: r, in [0, 1].
+        generator: Source of the noise.
+
+    Raises:
+        ValueError: If there is no such part, ``keep`` is outside of [0, 1], or the part is the
+            class of a factorization that has no density of it.
+    """
+    if not 0 <= keep <= 1:
+        raise ValueError(f"keep must lie in [0, 1], got {keep}")
+    if (own := getattr(factorization, "step_part", None)) is not None:
+        return own(latent, name, keep, generator)
+    _check_part(factorization, name)
+    if name == CLASS:
+        raise ValueError(
+            f"{type(factorization).__name__} has no density of the class part, so no walk in it "
+            "is stationary. Walk in 'nuisance', or in a concept of a svae.ConceptBridge."
+        )
+    noise = factorization.sample_nuisance(latent, 1, generator)[0]
+    return Latent(latent.z_class, keep * latent.z_nuisance + (1 - keep**2) ** 0.5 * noise)
+
+
+def _check_part(factorization: Factorization, name: str) -> None:
+    known = parts(factorization)
+    if name not in known:
+        raise ValueError(f"there is no part {name!r}, the latent has {', '.join(known)}")
 
 
 @torch.no_grad()

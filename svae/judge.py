@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from svae.labels import read_labels
+from svae.saving import Described
 
 __all__ = ["Examples", "Judge", "LabelledData", "load_judge", "save_judge", "train_judge"]
 
@@ -65,7 +66,7 @@ class LabelledData(Protocol):
         ...
 
 
-class Judge(nn.Module):
+class Judge(Described, nn.Module):
     r"""A small classifier of images (or flat vectors) with features worth measuring in.
 
     Convolutions of three by three and width 16, 16, 48, 64, each with batch normalisation and

@@ -45,7 +45,7 @@ from svae.sites import (
     site,
 )
 
-__all__ = ["SVAE", "SupervisedModel", "load"]
+__all__ = ["SVAE", "SupervisedModel", "restore"]
 
 Stochastic = Callable[..., Any]
 
@@ -326,7 +326,8 @@ class SVAE(nn.Module):
     def save(self, folder: str | Path) -> None:
         """Writes ``model.safetensors`` and ``model.json`` into ``folder``.
 
-        Parts that are not from this package are noted as such: give them again to :func:`load`.
+        Parts that are not from this package are noted as such: give them again to
+        :func:`svae.load`.
         """
         folder = writable(folder)
         config: dict[str, Any] = {"class": "svae.SVAE", "x_shape": self.x_shape}
@@ -376,7 +377,7 @@ class SVAE(nn.Module):
         return x
 
 
-def load(
+def restore(
     folder: str | Path, model: Stochastic | None = None, guide: Stochastic | None = None
 ) -> SVAE:
     """Loads what :meth:`SVAE.save` wrote, in evaluation mode on the CPU; nothing is unpickled.

@@ -23,10 +23,12 @@ CHAINS = [
         {"commands"},
         {"cli"},
     ],
+    [{"models", "bridges"}, {"loading"}, {"commands"}],
     [{"flows"}, {"bridges"}, {"training"}],
     [
         {"latent"},
         {"factorization"},
+        {"editing"},
         {"metrics", "plots", "attribution"},
         {"auditing"},
         {"reporting"},
@@ -47,10 +49,20 @@ TRAINS_OR_IS_A_FAMILY = {
     "training",
     "bridges",
     "judge",
+    "loading",
     "commands",
     "cli",
 }
-RESTRICTED = {"flows", "metrics", "plots", "data", "attribution", "factorization", "latent"}
+RESTRICTED = {
+    "flows",
+    "metrics",
+    "plots",
+    "data",
+    "attribution",
+    "editing",
+    "factorization",
+    "latent",
+}
 
 # Outside the chains: `data` is restricted above, `judge` trains, `__main__` only calls the CLI.
 FREE = {"data", "judge", "__main__"}

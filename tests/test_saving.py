@@ -137,6 +137,7 @@ def test_saved_and_loaded_gives_the_same_output(name: str, tmp_path: Path) -> No
     vae.eval()
     assert not any(module.training for module in again.modules())
     assert isinstance(again, Factorization)
+    assert isinstance(again, svae.SVAE)
     assert again.x_shape == shape
     assert set(again.state_dict()) == set(vae.state_dict())
     latent = vae.encode(x)

@@ -6,7 +6,7 @@ codes by maximum likelihood. With ``Recipe(joint=True)`` the flow is learned fro
 the second phase only improves it.
 """
 
-from svae.training.fitting import fit, lightning_module
+from svae.training.fitting import fit, training_of
 from svae.training.recipe import Recipe, one_cycle
 from svae.training.running import PlainProgress, quiet, run, trainer_settings
 from svae.training.supervised import CollapsedBlock, FlowNotFitted, SVAEModule, flow_loss
@@ -21,9 +21,9 @@ __all__ = [
     "SVAEModule",
     "fit",
     "flow_loss",
-    "lightning_module",
     "one_cycle",
     "quiet",
     "run",
     "trainer_settings",
+    "training_of",
 ]

@@ -8,38 +8,85 @@ from typing import Any, Literal
 import pytorch_lightning as pl
 from torch import nn
 
-from svae.data import as_data
+from svae.bridges.autoencoder import Autoencoder, Reconstruction
+from svae.bridges.concepts import ConceptBridge
+from svae.bridges.objective import ConceptObjective
+from svae.data import ArrayData, as_data
 from svae.elbo import SupervisedELBO
 from svae.models import SVAE
 from svae.saving import writable
+from svae.training.bridging import BridgeModule, PixelInputs, RepresentationInputs, represented
 from svae.training.recipe import Recipe
 from svae.training.running import quiet, run, trainer_settings
 from svae.training.supervised import SVAEModule
 
-__all__ = ["fit", "lightning_module"]
+__all__ = ["fit", "training_of"]
 
 
 @singledispatch
-def lightning_module(
+def training_of(
     model: object,
+    data: ArrayData,
     objective: nn.Module | None,
     recipe: Recipe | None,
     seed: int,
     compile: Literal["auto"] | bool = "auto",
-) -> pl.LightningModule:
-    """The training of one family of models; another family registers its own."""
-    raise TypeError(f"cannot fit {type(model).__name__}: expected an svae.SVAE")
+) -> tuple[pl.LightningModule, ArrayData]:
+    """The training of one family of models, and the data as it takes them.
+
+    Another family registers its own.
+    """
+    raise TypeError(
+        f"cannot fit {type(model).__name__}: expected an svae.SVAE, a svae.ConceptBridge, or a "
+        "svae.bridges.Autoencoder or Reconstruction"
+    )
 
 
-@lightning_module.register
+@training_of.register
 def _(
     model: SVAE,
+    data: ArrayData,
     objective: SupervisedELBO | None,
     recipe: Recipe | None,
     seed: int,
     compile: Literal["auto"] | bool = "auto",
-) -> SVAEModule:
-    return SVAEModule(model, objective, recipe, seed, compile)
+) -> tuple[pl.LightningModule, ArrayData]:
+    return SVAEModule(model, objective, recipe, seed, compile), data
+
+
+@training_of.register(Autoencoder)
+@training_of.register(Reconstruction)
+def _(
+    model: Autoencoder | Reconstruction,
+    data: ArrayData,
+    objective: None,
+    recipe: Recipe | None,
+    seed: int,
+    compile: Literal["auto"] | bool = "auto",
+) -> tuple[pl.LightningModule, ArrayData]:
+    if model.x_shape != data.x_shape:
+        raise ValueError(
+            f"the network is built for x of shape {model.x_shape}, the data have {data.x_shape}. "
+            "Build it with the data's shape."
+        )
+    model.start(data.train)
+    return BridgeModule(model, model.loss, PixelInputs(), None, recipe, seed, compile), data
+
+
+@training_of.register
+def _(
+    model: ConceptBridge,
+    data: ArrayData,
+    objective: ConceptObjective | None,
+    recipe: Recipe | None,
+    seed: int,
+    compile: Literal["auto"] | bool = "auto",
+) -> tuple[pl.LightningModule, ArrayData]:
+    seen, prepared = represented(model, data, seed)
+    objective = objective or ConceptObjective()
+    inputs = RepresentationInputs(prepared.banks)
+    loss = inputs.loss(model, objective)
+    return BridgeModule(model, loss, inputs, objective, recipe, seed, compile), seen
 
 
 def fit(
@@ -57,7 +104,8 @@ def fit(
     """Trains ``model`` and leaves the best weights by validation in it, in evaluation mode.
 
     Args:
-        model: What to train, for example an :class:`svae.SVAE`.
+        model: What to train: an :class:`svae.SVAE`, a :class:`svae.ConceptBridge`, or a network
+            beside one, such as :class:`svae.bridges.Autoencoder`.
         data: Data module, torch Dataset of (x, y), or a tuple (x, y) of tensors.
         objective: Terms and weights; the family's default if None.
         recipe: Learning rates and phases.
@@ -83,7 +131,7 @@ def fit(
     module_data = as_data(data, seed=seed)
     if resume and out is None:
         raise ValueError("resume=True needs out=, the folder of the interrupted run")
-    module = lightning_module(model, objective, recipe, seed, compile)
+    module, module_data = training_of(model, module_data, objective, recipe, seed, compile)
     with TemporaryDirectory() as scratch:
         folder = writable(scratch if out is None else out)
         with quiet():

@@ -1,0 +1,31 @@
+"""Bridges: invertible networks between a frozen model's representation and readable parts."""
+
+from svae.bridges.allotting import Score, allot, score
+from svae.bridges.autoencoder import Autoencoder, ImageDecoder, Reconstruction
+from svae.bridges.blocks import Block
+from svae.bridges.concepts import ConceptBridge
+from svae.bridges.coordinates import Coordinates, UnitsDropped
+from svae.bridges.frozen import Frozen
+from svae.bridges.naming import Attribute, Classes, Concept, Evidence, Pairs, Sketched
+from svae.bridges.objective import ConceptObjective
+
+__all__ = [
+    "Attribute",
+    "Autoencoder",
+    "Block",
+    "Classes",
+    "Concept",
+    "ConceptBridge",
+    "ConceptObjective",
+    "Coordinates",
+    "Evidence",
+    "Frozen",
+    "ImageDecoder",
+    "Pairs",
+    "Reconstruction",
+    "Score",
+    "Sketched",
+    "UnitsDropped",
+    "allot",
+    "score",
+]

@@ -1,0 +1,164 @@
+"""Networks that show what a representation or a code looks like."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from svae.bridges.frozen import Frozen
+from svae.nets import ConvDecoder, ConvEncoder, MLPDecoder
+from svae.saving import Described
+
+__all__ = ["Autoencoder", "ImageDecoder", "Reconstruction"]
+
+_N_START = 2000  # examples that say how the units of a representation are scaled
+
+
+class ImageDecoder(Described, nn.Module):
+    """From representations of any shape to inputs with values in [0, 1].
+
+    Args:
+        shape: Shape of one input: ``(channels, height, width)`` with sides from 8 to 128, or
+            ``(features,)``.
+        representation_shape: Shape of one representation.
+        width: Channels of the last hidden map.
+        n_hidden: Width of the hidden layer that reads the representation.
+    """
+
+    def __init__(
+        self,
+        shape: Sequence[int],
+        representation_shape: Sequence[int],
+        width: int = 32,
+        n_hidden: int = 256,
+    ) -> None:
+        super().__init__()
+        n_units = math.prod(representation_shape)
+        self.n_event_dims = len(tuple(representation_shape))
+        self.mean: Tensor
+        self.scale: Tensor
+        # Units of a network differ in scale by orders of magnitude; see standardise.
+        self.register_buffer("mean", torch.zeros(n_units))
+        self.register_buffer("scale", torch.ones(n_units))
+        self.net = (
+            ConvDecoder(shape, n_units, n_hidden, width)
+            if len(shape) == 3
+            else MLPDecoder(shape, n_units, (n_hidden, n_hidden))
+        )
+
+    @torch.no_grad()
+    def standardise(self, representation: Float[Tensor, "n *shape"]) -> None:
+        """Takes mean and scale of every unit from training representations."""
+        flat = representation.flatten(1)
+        self.mean.copy_(flat.mean(0))
+        spread = flat.std(0)
+        self.scale.copy_(torch.where(spread > 1e-6 * spread.max(), spread, 1.0))
+
+    def logits(self, representation: Float[Tensor, "batch *shape"]) -> Float[Tensor, "batch ..."]:
+        """The unbounded parameter of each pixel."""
+        return self.net((representation.flatten(1) - self.mean) / self.scale)
+
+    def forward(self, representation: Float[Tensor, "batch *shape"]) -> Float[Tensor, "batch ..."]:
+        return self.logits(representation).sigmoid()
+
+
+class Reconstruction(nn.Module):
+    r"""What is trained to show a frozen representation: :math:`D(\Phi(x)) \approx x`.
+
+    Fit it with :func:`svae.fit`, then hand its ``decoder`` to a bridge. The loss is the mean over
+    pixels of the Bernoulli cross-entropy, whose best answer is the mean of x given the
+    representation: what the layer has lost is shown as a blur, and not invented.
+
+    Args:
+        frozen: The network, opened at its layer.
+        shape: Shape of one input; that of ``frozen`` if None.
+        width: Channels of the decoder's last hidden map.
+    """
+
+    def __init__(
+        self, frozen: Frozen, shape: Sequence[int] | None = None, width: int = 32
+    ) -> None:
+        super().__init__()
+        if shape is not None:
+            frozen.representation(torch.zeros(1, *shape))
+        representation_shape = frozen.shape
+        assert frozen.x_shape is not None
+        self.frozen = frozen
+        self.decoder = ImageDecoder(frozen.x_shape, representation_shape, width)
+
+    @property
+    def x_shape(self) -> tuple[int, ...] | None:
+        """Shape of one input."""
+        return self.frozen.x_shape
+
+    @torch.no_grad()
+    def start(self, train: Any) -> None:
+        """Standardises the decoder's input on some of the training examples."""
+        parts = [self.frozen.representation(part) for part in train.floats(_N_START).split(500)]
+        self.decoder.standardise(torch.cat(parts))
+
+    def loss(self, x: Float[Tensor, "batch *event"]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Cross-entropy of the pixels, in nats per pixel, and the mean absolute error."""
+        with torch.no_grad():
+            representation = self.frozen.representation(x)
+        return _pixel_loss(self.decoder.logits(representation), x)
+
+
+class Autoencoder(Described, nn.Module):
+    r"""A small autoencoder with a code that a flow can be fitted to.
+
+    .. math:: D(E(x) + \sigma \epsilon) \approx x, \quad \epsilon \sim \mathcal{N}(0, I)
+
+    The code is normalised over the batch, without trained weights, so that noise of one size,
+    added while training, keeps codes of like pictures together. Fit it with :func:`svae.fit`;
+    ``Frozen.autoencoder(model)`` explains it.
+
+    Args:
+        shape: ``(channels, height, width)``, sides from 8 to 128.
+        n_code: Number of code dims.
+        width: Channels of the first map.
+        noise: :math:`\sigma`, in standard deviations of a code dim.
+
+    Raises:
+        ValueError: If a number is out of range.
+    """
+
+    def __init__(
+        self, shape: Sequence[int], n_code: int = 64, width: int = 32, noise: float = 0.05
+    ) -> None:
+        super().__init__()
+        if n_code < 1 or noise < 0:
+            raise ValueError(f"n_code must be >= 1 and noise >= 0, got {n_code} and {noise}")
+        self.x_shape, self.noise = tuple(shape), noise
+        self.encoder = ConvEncoder(shape, width=width)
+        self.code = nn.Linear(self.encoder.n_features, n_code)
+        self.norm = nn.BatchNorm1d(n_code, affine=False)
+        self.decoder = ConvDecoder(shape, n_code, width=width)
+
+    def encode(self, x: Float[Tensor, "batch *event"]) -> Float[Tensor, "batch n_code"]:
+        """The code of each picture, about standardised."""
+        return self.norm(self.code(self.encoder(x)))
+
+    def decode(self, code: Float[Tensor, "batch n_code"]) -> Float[Tensor, "batch *event"]:
+        """The picture of each code, in [0, 1]."""
+        return self.decoder(code).sigmoid()
+
+    def start(self, train: Any) -> None:
+        """Nothing needs data before the first step."""
+
+    def loss(self, x: Float[Tensor, "batch *event"]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Cross-entropy of the pixels, in nats per pixel, and the mean absolute error."""
+        code = self.encode(x)
+        if self.training:
+            code = code + self.noise * torch.randn_like(code)
+        return _pixel_loss(self.decoder(code), x)
+
+
+def _pixel_loss(logits: Tensor, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    loss = functional.binary_cross_entropy_with_logits(logits, x)
+    error = (logits.sigmoid() - x).abs().mean()
+    return loss, {"loss": loss, "absolute_error": error.detach()}

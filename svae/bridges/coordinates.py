@@ -1,0 +1,194 @@
+"""Standard coordinates of a representation: what a flow can be fitted to."""
+
+import warnings
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from svae.bridges.starting import turn
+from svae.saving import Described
+
+__all__ = ["Coordinates", "UnitsDropped"]
+
+_DEAD = 1e-6  # of the largest standard deviation: below it a unit is constant
+
+
+class UnitsDropped(UserWarning):
+    """Some units of a representation are constant and take no part."""
+
+
+class Coordinates(Described, nn.Module):
+    r"""Representations of any shape as standardised vectors, and back.
+
+    Up to ``max_features`` units that vary become one coordinate each, :math:`(r_i - m_i) / s_i`.
+    Units that are constant in the training data (dead ones of a rectifier) are dropped, reported
+    with a :class:`UnitsDropped` warning, and put back as the constant that they are. Larger
+    representations go through a PCA: the first ``max_components`` principal coordinates, each
+    divided by its standard deviation, and the *remainder*, the difference to the projection, which
+    :meth:`forward` hands over and :meth:`inverse` adds unchanged. So both directions lose nothing
+    but, without a PCA, what a dropped unit did in new data, which :meth:`lost` measures.
+
+    Args:
+        shape: Shape of one representation.
+        max_features: Most units that are taken one by one.
+        max_components: Principal components that larger representations keep.
+
+    Raises:
+        ValueError: If a number is out of range.
+
+    Example:
+        >>> coordinates = Coordinates((2, 3))
+        >>> representation = torch.randn(50, 2, 3)
+        >>> coordinates.fit(representation)
+        >>> value, remainder = coordinates(representation)
+        >>> value.shape, remainder.shape
+        (torch.Size([50, 6]), torch.Size([50, 0]))
+        >>> torch.allclose(coordinates.inverse(value, remainder), representation, atol=1e-6)
+        True
+    """
+
+    def __init__(
+        self, shape: Sequence[int], max_features: int = 4096, max_components: int = 256
+    ) -> None:
+        super().__init__()
+        self.shape = tuple(shape)
+        self.n_units = int(torch.Size(self.shape).numel())
+        if self.n_units < 1 or max_features < 1 or max_components < 1:
+            raise ValueError(
+                "a representation needs one unit or more and max_features and max_components "
+                f"must be at least 1, got {self.shape}, {max_features} and {max_components}"
+            )
+        self.reduced = self.n_units > max_features
+        self.max_components = max_components
+        self.mean: Tensor
+        self.scale: Tensor
+        self.kept: Tensor
+        self.axes: Tensor
+        self.register_buffer("mean", torch.zeros(self.n_units))
+        # Their sizes are only known from data: see fit and _load_from_state_dict.
+        self.register_buffer("scale", torch.zeros(0))
+        self.register_buffer("kept", torch.zeros(0, dtype=torch.int64))
+        self.register_buffer("axes", torch.zeros(0, 0))
+        self.vectors: Tensor
+        self.weights: Tensor
+        self.register_buffer("vectors", torch.zeros(0, 0))
+        self.register_buffer("weights", torch.zeros(0, 0))
+
+    @property
+    def n_features(self) -> int:
+        """Number of coordinates; 0 before :meth:`fit`."""
+        return len(self.scale)
+
+    @property
+    def n_remainder(self) -> int:
+        """Number of units of the remainder: none without a PCA."""
+        return self.n_units if self.reduced else 0
+
+    @torch.no_grad()
+    def fit(self, representation: Float[Tensor, "n *shape"]) -> None:
+        """Takes means, scales, dead units and principal axes from training representations.
+
+        Raises:
+            ValueError: If they have another shape, are fewer than two or not finite, or all units
+                are constant.
+        """
+        if tuple(representation.shape[1:]) != self.shape or len(representation) < 2:
+            raise ValueError(
+                f"expected two or more representations of shape {self.shape}, got "
+                f"{tuple(representation.shape)}"
+            )
+        flat = representation.detach().flatten(1).double()
+        if not bool(flat.isfinite().all()):
+            raise ValueError(
+                "the representation has values that are not finite: look at the network's input"
+            )
+        mean, spread = flat.mean(0), flat.std(0)
+        alive = spread > _DEAD * max(float(spread.max()), torch.finfo(torch.float32).tiny)
+        if not bool(alive.any()):
+            raise ValueError(
+                f"all {self.n_units} units of the representation are constant in the training "
+                "data: there is nothing to explain at this layer. Choose another one."
+            )
+        if not bool(alive.all()):
+            warnings.warn(
+                f"{int((~alive).sum())} of {self.n_units} units are constant in the training data "
+                "and take no part: they keep their constant value",
+                UnitsDropped,
+                stacklevel=2,
+            )
+        self.mean = mean.float()
+        if self.reduced:
+            centred = flat - mean
+            q = min(self.max_components, len(flat) - 1, int(alive.sum()))
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(0)  # the sketch of the axes is random
+                _, values, axes = torch.pca_lowrank(centred.float(), q=q, center=False, niter=4)
+            scale = values / (len(flat) - 1) ** 0.5
+            good = scale > _DEAD * scale.max()
+            self.axes, self.scale = axes[:, good].contiguous(), scale[good]
+            self.kept = torch.zeros(0, dtype=torch.int64, device=flat.device)
+        else:
+            self.kept = alive.nonzero().flatten()
+            self.scale = spread[self.kept].float()
+
+    def forward(
+        self, representation: Float[Tensor, "batch *shape"]
+    ) -> tuple[Float[Tensor, "batch D"], Float[Tensor, "batch R"]]:
+        """Coordinates and remainder of representations."""
+        flat = representation.flatten(1)
+        if not self.reduced:
+            value = (flat[:, self.kept] - self.mean[self.kept]) / self.scale
+            return self._turned(value), flat[:, :0]
+        centred = flat - self.mean
+        raw = centred @ self.axes
+        return self._turned(raw / self.scale), centred - raw @ self.axes.T
+
+    def inverse(
+        self, value: Float[Tensor, "batch D"], remainder: Float[Tensor, "batch R"]
+    ) -> Float[Tensor, "batch *shape"]:
+        """The representation that has these coordinates and this remainder."""
+        value = self._unturned(value)
+        if not self.reduced:
+            flat = self.mean.to(value.dtype).expand(len(value), -1)
+            moved = self.mean[self.kept] + value * self.scale
+            flat = flat.index_copy(1, self.kept, moved)
+        else:
+            flat = self.mean + (value * self.scale) @ self.axes.T + remainder
+        return flat.unflatten(1, self.shape)
+
+    def aim(self, directions: Float[Tensor, "D k"]) -> None:
+        r"""Turns the coordinates so that the first k of them lie along ``directions``.
+
+        An orthogonal map, :math:`Q = I - V W V^\top`, so nothing is lost and volumes stay.
+
+        Args:
+            directions: Orthonormal columns.
+        """
+        vectors, weights = turn(directions)
+        self.vectors, self.weights = vectors.to(self.scale), weights.to(self.scale)
+
+    def _turned(self, value: Tensor) -> Tensor:
+        if not self.vectors.numel():
+            return value
+        return value - (value @ self.vectors) @ self.weights @ self.vectors.T
+
+    def _unturned(self, value: Tensor) -> Tensor:
+        if not self.vectors.numel():
+            return value
+        return value - (value @ self.vectors) @ self.weights.T @ self.vectors.T
+
+    @torch.no_grad()
+    def lost(self, representation: Float[Tensor, "batch *shape"]) -> float:
+        """Largest change of a unit by way of the coordinates and back."""
+        return float((self.inverse(*self(representation)) - representation).abs().max())
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Tensor], prefix: str, *args: object, **kwargs: object
+    ) -> None:
+        for name in ("scale", "kept", "axes", "vectors", "weights"):
+            if (value := state_dict.get(prefix + name)) is not None:
+                here = getattr(self, name)
+                setattr(self, name, here.new_zeros(value.shape))
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)  # pyright: ignore

@@ -1,0 +1,141 @@
+"""What a concept bridge is fitted to."""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional
+
+from svae.bridges.building import PairBank
+from svae.bridges.concepts import ConceptBridge
+from svae.saving import Described
+
+__all__ = ["ConceptObjective"]
+
+Values = dict[str, Tensor]
+PairOf = tuple[PairBank, Tensor, Tensor]
+
+
+class ConceptObjective(Described, nn.Module):
+    r"""Negative log-likelihood of representations, and whether the frozen answer survives.
+
+    .. math:: L = -\log p(T(r + \sigma \epsilon) \mid \text{values})
+        - \lambda_v \sum_F \log p(\text{value}_F \mid z_F)
+        + \lambda_a D\, \mathrm{KL}\big(\Psi(r) \,\|\, \Psi(T^{-1}(z_1, \tilde z_{\neq 1}))\big)
+
+    The first term is in nats per example, with every constant, so values of different bridges on
+    one representation compare; pairs contribute :math:`-\log p(T(r^a), T(r^b))` in the same unit.
+    The second asks that a value be read from its own dims. In the third all parts but the class
+    are drawn anew, the rest of the frozen network answers, and its answer must stay: likelihood
+    alone leaves it to the flow's capacity whether the residual is without the class.
+
+    Args:
+        noise: :math:`\sigma`, in standard deviations of a unit; rectified units have mass at a
+            point, which no density can fit.
+        answer_weight: :math:`\lambda_a`, for each of the D coordinates, as the likelihood grows
+            with their number; 0 leaves the answer out.
+        value_weight: :math:`\lambda_v`.
+
+    Raises:
+        ValueError: If a number is negative.
+    """
+
+    def __init__(
+        self, noise: float = 0.02, answer_weight: float = 0.2, value_weight: float = 1.0
+    ) -> None:
+        super().__init__()
+        if min(noise, answer_weight, value_weight) < 0:
+            raise ValueError(
+                "noise, answer_weight and value_weight must be at least 0, got "
+                f"{noise}, {answer_weight} and {value_weight}"
+            )
+        self.noise, self.answer_weight, self.value_weight = noise, answer_weight, value_weight
+
+    def forward(
+        self,
+        bridge: ConceptBridge,
+        representation: Float[Tensor, "batch *shape"],
+        values: Int[Tensor, "batch n_concepts"],
+        pairs: list[PairOf] | None = None,
+    ) -> tuple[Tensor, Values]:
+        """The loss, and its terms by name.
+
+        Args:
+            bridge: What is fitted.
+            representation: Of a batch of examples.
+            values: The value of each concept that has values, -1 where unknown.
+            pairs: Banks with a batch of their pairs each.
+        """
+        noise, log_det, left_over = self._through(bridge, representation)
+        parts = bridge.split(noise)
+        log_prob, read = log_det, noise.new_zeros(())
+        column = 0
+        for name, z in parts.items():
+            block = bridge.block(name)
+            if not block.n_values:
+                log_prob = log_prob + block.log_prob(z)
+                continue
+            value = values[:, column]
+            column += 1
+            log_prob = log_prob + block.log_prob(z, value)
+            read = read + _read_loss(block.log_joint(z), value)
+        nll = -log_prob.mean()
+        found = {"nll": nll.detach(), "value_loss": read.detach()}
+        loss = nll + self.value_weight * read
+        for bank, first, second in pairs or ():
+            term = self._pair_loss(bridge, bank, first, second)
+            found[f"pairs_{bank.name}"] = term.detach()
+            loss = loss + term
+        if self.answer_weight and bridge.answer_concept is not None:
+            answer = self._answer_loss(bridge, representation, parts, left_over)
+            found["answer_loss"] = answer.detach()
+            loss = loss + self.answer_weight * noise.shape[-1] * answer
+        return loss, {**found, "loss": loss.detach()}
+
+    def _through(self, bridge: ConceptBridge, representation: Tensor) -> tuple[Tensor, ...]:
+        _, coordinates = bridge.built()
+        value, left_over = coordinates(representation)
+        if self.training and self.noise:
+            value = value + self.noise * torch.randn_like(value)
+        return (*bridge.through(value), left_over)
+
+    def _pair_loss(
+        self, bridge: ConceptBridge, bank: PairBank, first: Tensor, second: Tensor
+    ) -> Tensor:
+        (a, a_det, _), (b, b_det, _) = (self._through(bridge, side) for side in (first, second))
+        log_prob = a_det + b_det
+        for name, z_a, z_b in zip(
+            bridge.parts, bridge.split(a).values(), bridge.split(b).values(), strict=True
+        ):
+            block = bridge.block(name)
+            shared = (name == bank.name) != bank.differ
+            log_prob = log_prob + block.log_prob(z_a)
+            if shared and not block.n_values:
+                log_prob = log_prob + block.pair_log_prob(z_b, z_a)
+            else:
+                log_prob = log_prob + block.log_prob(z_b)
+        # Two examples each, so that a pair weighs as much as an example.
+        return -0.5 * log_prob.mean()
+
+    def _answer_loss(
+        self,
+        bridge: ConceptBridge,
+        representation: Tensor,
+        parts: dict[str, Tensor],
+        left_over: Tensor,
+    ) -> Tensor:
+        _, coordinates = bridge.built()
+        fresh = [
+            z if name == bridge.answer_concept else bridge.block(name).sample(len(z)).detach()
+            for name, z in parts.items()
+        ]
+        again = coordinates.inverse(bridge.back(torch.cat(fresh, -1)), left_over)
+        with torch.no_grad():
+            wanted = bridge.frozen.head(representation).log_softmax(-1)
+        answered = bridge.frozen.head(again).log_softmax(-1)
+        return functional.kl_div(answered, wanted, reduction="batchmean", log_target=True)
+
+
+def _read_loss(log_joint: Tensor, value: Tensor) -> Tensor:
+    known = (value >= 0).to(log_joint.dtype)
+    picked = log_joint.log_softmax(-1).gather(-1, value.clamp(min=0).unsqueeze(-1)).squeeze(-1)
+    return -(picked * known).sum() / known.sum().clamp(min=1)

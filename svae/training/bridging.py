@@ -1,0 +1,210 @@
+"""Training of bridges and of the networks beside them: one loss, one phase."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+
+from svae.bridges.building import PairBank, Prepared, prepare, prepare_more
+from svae.bridges.concepts import ConceptBridge
+from svae.bridges.objective import ConceptObjective
+from svae.compilation import CompiledLoss, Loss, Values
+from svae.data import ArrayData, ArraySet, Batch
+from svae.data.batch import as_floats
+from svae.training.recipe import Recipe, one_cycle
+from svae.training.tally import NonFiniteLoss, Tally
+
+__all__ = ["BridgeModule", "Inputs", "PixelInputs", "RepresentationInputs", "represented"]
+
+STEPS_THAT_PAY = 2000
+N_VALIDATION = 5000  # examples that choose the checkpoint, at most
+Inputs = Callable[[Batch], Sequence[Tensor]]
+
+
+class BridgeModule(pl.LightningModule):
+    """Minimises one loss with AdamW under a one-cycle rate.
+
+    The noise of every step is a function of ``seed`` and the step alone.
+
+    Args:
+        model: What is trained; parts whose parameters need no gradient stay as they are.
+        loss: From the tensors of a step to the loss and its named values.
+        inputs: From a batch to those tensors.
+        objective: What ``loss`` reads beside the model, if anything.
+        recipe: Learning rate and weight decay.
+        seed: Seed of the noise.
+        compile: Whether the steps run from a compiled graph; ``"auto"`` where there are enough of
+            them.
+
+    Raises:
+        ValueError: If ``compile`` is none of these.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss: Loss,
+        inputs: Inputs,
+        objective: nn.Module | None = None,
+        recipe: Recipe | None = None,
+        seed: int = 0,
+        compile: Literal["auto"] | bool = "auto",
+    ) -> None:
+        super().__init__()
+        if compile not in ("auto", True, False):
+            raise ValueError(f'compile must be "auto", True or False, got {compile!r}')
+        self.model, self.objective = model, objective
+        self.compile_steps, self.recipe, self.seed = compile, recipe or Recipe(), seed
+        self._plain, self._inputs = loss, inputs
+        self._loss: Loss | None = None
+        self._tally = Tally()
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """AdamW with a one-cycle schedule."""
+        if math.isinf(self.trainer.estimated_stepping_batches):
+            raise ValueError(
+                "the schedule of the learning rate needs to know the end: give max_epochs or "
+                "max_steps, also beside max_time"
+            )
+        total = max(int(self.trainer.estimated_stepping_batches), 1)
+        recipe = self.recipe
+        parameters = [p for p in self.parameters() if p.requires_grad]
+        optimizer = torch.optim.AdamW(
+            parameters, recipe.learning_rate, weight_decay=recipe.weight_decay
+        )
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: one_cycle(step / total)
+        )
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+    def on_train_epoch_start(self) -> None:
+        """Starts the sums of an epoch."""
+        self._tally = Tally()
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Sets the noise of the step."""
+        self._seed(self.global_step, batch_idx)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """One step."""
+        inputs = self._inputs(batch)
+        if self._loss is None:
+            steps = int(self.trainer.estimated_stepping_batches)
+            pays = self.compile_steps == "auto" and steps >= STEPS_THAT_PAY
+            parts = nn.ModuleDict({"model": self.model})
+            if self.objective is not None:
+                parts["objective"] = self.objective
+            compiled = self.compile_steps is True or pays
+            self._loss = (
+                CompiledLoss(self._plain, parts, max_graphs=1) if compiled else self._plain
+            )
+        loss, values = self._loss(*inputs)
+        self._tally.add(values, self.global_step, batch_idx)
+        if (found := self._tally.first_not_finite()) is not None:
+            bad, step, where = found
+            self._stop(bad, f"batch {where}, step {step}")
+        self.log("loss", loss.detach(), prog_bar=True, logger=False, batch_size=len(inputs[0]))
+        return loss
+
+    def on_train_epoch_end(self) -> None:
+        """Logs the means of the epoch."""
+        for name, mean in self._tally.means().items():
+            self.log(f"train/{name}", mean, sync_dist=True, batch_size=1)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """The loss, without what is random in it while training."""
+        self._seed(-1, batch_idx)
+        inputs = self._inputs(batch)
+        _, values = self._plain(*inputs)
+        if not bool(torch.isfinite(values["loss"])):
+            self._stop(values, f"validation batch {batch_idx}")
+        for name, value in values.items():
+            self.log(f"validation/{name}", value, batch_size=len(inputs[0]), sync_dist=True)
+
+    def on_fit_end(self) -> None:
+        """Lets go of the compiled graph."""
+        self._loss = None
+
+    def _seed(self, *numbers: int) -> None:
+        mixed = self.seed
+        for number in (*numbers, self.global_rank):
+            mixed = (mixed * 6364136223846793005 + number + 1442695040888963407) % 2**63
+        torch.manual_seed(mixed)
+
+    def _stop(self, values: Values, where: str) -> None:
+        bad = [name for name, value in values.items() if not torch.isfinite(value)]
+        named = [name for name in bad if name != "loss"] or bad
+        raise NonFiniteLoss(
+            f"{', '.join(named)} in {where} of epoch {self.current_epoch} is not finite. Lower "
+            "the learning rate, or look at the data of that batch. The weights go back to the "
+            "last good checkpoint."
+        )
+
+
+class PixelInputs:
+    """What a network that shows codes is trained on: the pictures."""
+
+    def __call__(self, batch: Batch) -> Sequence[Tensor]:
+        return [as_floats(batch.x)]
+
+
+class RepresentationInputs:
+    """What a concept bridge is trained on: representations, values, and some pairs of each bank.
+
+    Args:
+        banks: Pairs of representations.
+    """
+
+    def __init__(self, banks: Sequence[PairBank]) -> None:
+        self.banks = list(banks)
+
+    def __call__(self, batch: Batch) -> Sequence[Tensor]:
+        assert batch.factors is not None
+        pairs = []
+        for bank in self.banks:
+            rows = torch.randint(len(bank.first), (len(batch.x),))
+            pairs += [side[rows].to(batch.x.device) for side in (bank.first, bank.second)]
+        return [batch.x, batch.factors.long(), *pairs]
+
+    def loss(self, bridge: ConceptBridge, objective: ConceptObjective) -> Loss:
+        """The loss of such a step."""
+        shape = bridge.frozen.shape
+
+        def of(flat: Tensor, values: Tensor, *pairs: Tensor) -> tuple[Tensor, Values]:
+            sides = zip(self.banks, pairs[::2], pairs[1::2], strict=True)
+            return objective(bridge, flat.unflatten(1, shape), values, list(sides))
+
+        return of
+
+
+def represented(bridge: ConceptBridge, data: ArrayData, seed: int) -> tuple[ArrayData, Prepared]:
+    """The data as the bridge sees them, which is built on the way: representations and values."""
+    prepared = prepare(bridge, data.train, seed)
+    n = min(len(data.validation), N_VALIDATION)
+    sets = [prepared, prepare_more(bridge, data.validation.subset(torch.arange(n)))]
+    # What a concept's values are is in the factors; labels of a data module are of one set only.
+    train, validation = (
+        ArraySet(
+            one.representations.flatten(1),  # no pictures, whatever their shape
+            torch.zeros(len(one.representations), dtype=torch.int64),
+            one.values.float(),
+        )
+        for one in sets
+    )
+    as_seen = ArrayData(
+        train,
+        validation,
+        validation,
+        ("any",),
+        name=str(data.name),
+        batch_size=max(data.batch_size, 2),
+        seed=seed,
+        bounded=False,
+    )
+    return as_seen, prepared
