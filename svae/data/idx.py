@@ -1,19 +1,11 @@
-"""The idx files of MNIST and its likes: found, or downloaded without hanging, and read with care.
+"""The idx files of MNIST and its likes: found or downloaded, and read with care.
 
-Addresses and checksums are torchvision's (``mirrors`` and ``resources`` of its data sets). The
-download itself is ours, because torchvision's knows no time limit and leaves half a file behind
-when it is interrupted.
+Addresses and checksums are torchvision's (``mirrors`` and ``resources`` of its data sets).
 """
 
 import gzip
-import hashlib
-import http.client
 import math
-import os
 import struct
-import threading
-import time
-import urllib.request
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,8 +15,7 @@ import torch
 from jaxtyping import Int64, UInt8
 from torch import Tensor
 
-# Seconds in which a mirror must have answered, all mirrors and the look-up of names included.
-CONNECT_SECONDS = 6.0
+from svae.data.download import data_root, download
 
 _IMAGES, _LABELS = 0x0803, 0x0801  # magic numbers: unsigned bytes, in 3 dims and in 1
 _STEMS = {"train": "train", "test": "t10k"}
@@ -42,7 +33,7 @@ def ensure(kind: str, root: str | Path | None = None, patience: float | None = N
     Raises:
         FileNotFoundError: If files are missing and cannot be downloaded.
     """
-    folder = Path(root or os.environ.get("SVAE_DATA") or "data") / kind / "raw"
+    folder = data_root(root) / kind / "raw"
     names = [_file(part, what) for part in _STEMS for what in ("images", "labels")]
     missing = [name for name in names if _find(folder, name) is None]
     if not missing:
@@ -128,81 +119,9 @@ def _read_idx(folder: Path, name: str, magic: int) -> np.ndarray:
 
 
 def _download(kind: str, names: Sequence[str], folder: Path, patience: float | None) -> None:
-    """Fetches files in a thread: a look-up of a name knows no time limit and must not hold us."""
     import torchvision
 
     source = getattr(torchvision.datasets, kind)
     checksums = dict(source.resources)
     files = {f"{name}.gz": checksums[f"{name}.gz"] for name in names}
-    fetch = _Fetch(list(source.mirrors), files)
-    fetch.start()
-    start = time.monotonic()
-    limit = CONNECT_SECONDS if patience is None else min(CONNECT_SECONDS, patience)
-    fetch.answered.wait(limit)
-    if not fetch.answered.is_set():
-        raise ConnectionError(f"no answer within {limit:g} seconds from {_hosts(source.mirrors)}")
-    fetch.join(None if patience is None else max(0.0, start + patience - time.monotonic()))
-    if fetch.is_alive():
-        fetch.stopped = True
-        raise TimeoutError(f"the download was not complete within {patience:g} seconds")
-    if fetch.error is not None:
-        raise fetch.error
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, content in fetch.contents.items():
-        # Whole or not at all, also when several processes download at once.
-        partial = folder / f"{name}.{os.getpid()}"
-        partial.write_bytes(content)
-        partial.replace(folder / name)
-
-
-def _hosts(mirrors: Sequence[str]) -> str:
-    return ", ".join(mirror.split("/")[2] for mirror in mirrors)
-
-
-class _Fetch(threading.Thread):
-    """Gets files into memory from the first mirror that gives them.
-
-    Attributes:
-        answered: Set when a mirror has sent something, or all have failed.
-        stopped: Set it to end the thread at the next chunk.
-        error: What went wrong, or None.
-        contents: File name → bytes, checked.
-    """
-
-    def __init__(self, mirrors: Sequence[str], files: dict[str, str]) -> None:
-        super().__init__(name="svae-download", daemon=True)
-        self.mirrors, self.files = mirrors, files
-        self.answered = threading.Event()
-        self.stopped = False
-        self.error: OSError | None = None
-        self.contents: dict[str, bytes] = {}
-
-    def run(self) -> None:
-        reasons = []
-        for mirror in self.mirrors:
-            try:
-                for name, checksum in self.files.items():
-                    if name not in self.contents:
-                        self.contents[name] = self._get(mirror + name, checksum)
-            except (OSError, http.client.HTTPException) as error:
-                reason = getattr(error, "reason", error)  # without <urlopen error ...>
-                reasons.append(f"{_hosts([mirror])}: {reason}")
-            else:
-                self.answered.set()
-                return
-        self.error = ConnectionError("; ".join(reasons))
-        self.answered.set()
-
-    def _get(self, url: str, checksum: str) -> bytes:
-        # One mirror that swallows packets must leave time for the next.
-        seconds = CONNECT_SECONDS if self.answered.is_set() else CONNECT_SECONDS / 2
-        content = bytearray()
-        with urllib.request.urlopen(url, timeout=seconds) as response:
-            while chunk := response.read(1 << 16):
-                self.answered.set()
-                if self.stopped:
-                    raise TimeoutError("stopped")
-                content += chunk
-        if hashlib.md5(content, usedforsecurity=False).hexdigest() != checksum:
-            raise OSError(f"{url} gave {len(content)} bytes with a wrong checksum")
-        return bytes(content)
+    download(files, list(source.mirrors), folder, patience)
