@@ -1,4 +1,4 @@
-"""Data sets as arrays: MNIST and its likes, embedded digits, or any tensors."""
+"""Data sets as arrays: MNIST and its likes, CIFAR-10, embedded digits, or any tensors."""
 
 import importlib
 from typing import TYPE_CHECKING
@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from svae.data.augment import RandomAffine
     from svae.data.batch import Batch
     from svae.data.choosing import choose
+    from svae.data.cifar10 import CIFAR10
     from svae.data.coloured import ColouredDigits
     from svae.data.conversion import as_data
     from svae.data.digits import Digits
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from svae.data.tabular import TabularData
 
 __all__ = [
+    "CIFAR10",
     "KMNIST",
     "MNIST",
     "ArrayData",
@@ -34,6 +36,7 @@ __all__ = [
 
 # Lightning, torchvision and scikit-learn take seconds to import: each name brings its own module.
 _MODULES = {
+    "CIFAR10": "cifar10",
     "KMNIST": "mnist",
     "Mixture": "arrays",
     "MNIST": "mnist",

@@ -337,3 +337,35 @@ def stratified_order(
     sizes = torch.repeat_interleave(counts, counts)
     keys = (torch.arange(len(y)) - firsts + 0.5) / sizes
     return places[by_class[torch.argsort(keys, stable=True)]]
+
+
+def held_out(
+    whole: ArraySet, n_validation: int, seed: int, limit: int | None = None
+) -> tuple[ArraySet, ArraySet]:
+    """Training and validation set out of the training examples that a set comes with.
+
+    Both are stratified by class; ``limit`` does not change the second.
+
+    Args:
+        whole: The training examples, labelled.
+        n_validation: Number of validation examples.
+        seed: Which examples go where.
+        limit: Number of training examples, for quick runs; None takes all that are left.
+
+    Raises:
+        ValueError: If a number is out of range.
+
+    Example:
+        >>> whole = ArraySet(torch.rand(60, 1, 8, 8), torch.arange(60) % 10)
+        >>> [len(part) for part in held_out(whole, n_validation=20, seed=0)]
+        [40, 20]
+    """
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit is {limit}, expected at least 1, or None for all examples.")
+    if not 1 <= n_validation < len(whole):
+        raise ValueError(
+            f"n_validation is {n_validation}, expected 1..{len(whole) - 1} of the {len(whole)} "
+            "training examples. The usual is 5000."
+        )
+    order = stratified_order(whole.marked, seed)
+    return whole.subset(order[n_validation:][:limit]), whole.subset(order[:n_validation])

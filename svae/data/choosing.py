@@ -3,6 +3,7 @@
 import logging
 from pathlib import Path
 
+from svae.data.cifar10 import CIFAR10
 from svae.data.digits import Digits
 from svae.data.idx import ensure
 from svae.data.mnist import KMNIST, MNIST, FashionMNIST
@@ -13,7 +14,7 @@ _logger = logging.getLogger("svae")
 # For `auto`: seconds that a whole download may take before the embedded digits stand in.
 PATIENCE = 8.0
 
-NAMES = ("auto", "mnist", "fashion", "kmnist", "digits")
+NAMES = ("auto", "mnist", "fashion", "kmnist", "cifar10", "digits")
 
 
 def choose(
@@ -26,7 +27,7 @@ def choose(
     ``data.name`` tells which it is. Every other name insists.
 
     Args:
-        name: ``auto``, ``mnist``, ``fashion``, ``kmnist`` or ``digits``.
+        name: ``auto``, ``mnist``, ``fashion``, ``kmnist``, ``cifar10`` or ``digits``.
         root: Folder of the data; by default ``$SVAE_DATA``, else ``data``.
         batch_size: Examples per batch and process.
         seed: Split and orders.
@@ -55,5 +56,5 @@ def choose(
             name = "mnist"
     if name == "digits":
         return Digits(batch_size=batch_size, seed=seed)
-    sets = {"mnist": MNIST, "fashion": FashionMNIST, "kmnist": KMNIST}
+    sets = {"mnist": MNIST, "fashion": FashionMNIST, "kmnist": KMNIST, "cifar10": CIFAR10}
     return sets[name](root, batch_size=batch_size, seed=seed)

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from svae.data.arrays import ArraySet, Mixture, stratified_order
+from svae.data.arrays import ArraySet, Mixture, held_out
 from svae.data.idx import ensure, read
 from svae.data.module import ArrayData
 
@@ -29,19 +29,11 @@ class _IdxData(ArrayData):
         mixture: Mixture | None = None,
         binarise: bool = False,
     ) -> None:
-        if limit is not None and limit < 1:
-            raise ValueError(f"limit is {limit}, expected at least 1, or None for all examples.")
         folder = ensure(self.kind, root)
-        x, y = read(folder, "train")
-        if not 1 <= n_validation < len(x):
-            raise ValueError(
-                f"n_validation is {n_validation}, expected 1..{len(x) - 1} of the {len(x)} "
-                "training examples. The usual is 5000."
-            )
-        whole, order = ArraySet(x, y), stratified_order(y, seed)
+        train, validation = held_out(ArraySet(*read(folder, "train")), n_validation, seed, limit)
         super().__init__(
-            whole.subset(order[n_validation:][:limit]),
-            whole.subset(order[:n_validation]),
+            train,
+            validation,
             ArraySet(*read(folder, "test")),
             class_names=self.classes,
             name=self.title,

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 KINDS = ("MNIST", "FashionMNIST", "KMNIST")
 
@@ -33,6 +34,29 @@ def write_idx(root: Path, kind: str = "MNIST", n_train: int = 300, compress: boo
     return folder
 
 
+def write_cifar_batches(root: Path, n: int = 60) -> Path:
+    """The binary files of CIFAR-10, n pictures in each, labels 0..9 in turn."""
+    folder = root / "cifar-10-batches-bin"
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for name in (*(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin"):
+        records = rng.integers(0, 256, (n, 3073)).astype(np.uint8)
+        records[:, 0] = np.arange(n) % 10
+        (folder / name).write_bytes(records.tobytes())
+    return folder
+
+
+def write_cifar_sheets(root: Path, rows: int = 6, columns: int = 25) -> Path:
+    """Lossless sheets of random pictures, rows * columns in each."""
+    folder = root / "cifar10"
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(1)
+    for name in ("train_0", "train_1", "test"):
+        sheet = rng.integers(0, 256, (32 * rows, 32 * columns, 3)).astype(np.uint8)
+        Image.fromarray(sheet).save(folder / f"cifar10_{name}.webp", lossless=True)
+    return folder
+
+
 @pytest.fixture
 def idx_root(tmp_path: Path) -> Path:
     for kind in KINDS:
@@ -41,9 +65,19 @@ def idx_root(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
+def set_root(idx_root: Path) -> Path:
+    """A folder with every set of the package that comes in files."""
+    write_cifar_batches(idx_root)
+    write_cifar_sheets(idx_root / "sheets")
+    return idx_root
+
+
+@pytest.fixture
 def mirrors(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Sets the addresses that every set is downloaded from; before that, all refuse."""
     import torchvision
+
+    import svae.data.cifar10
 
     for name in ("http_proxy", "https_proxy", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
@@ -53,6 +87,8 @@ def mirrors(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
         for kind in KINDS:
             source = getattr(torchvision.datasets, kind)
             monkeypatch.setattr(source, "mirrors", list(addresses))
+
+        monkeypatch.setattr(svae.data.cifar10, "MIRRORS", list(addresses))
 
     use("http://127.0.0.1:9/")  # the discard port: nothing listens
     return use

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from svae.data import (
+    CIFAR10,
     KMNIST,
     MNIST,
     ArrayData,
@@ -33,6 +34,8 @@ CASES: dict[str, Callable[[Path, int], ArrayData]] = {
     "mnist": lambda root, seed: MNIST(root, batch_size=32, seed=seed, n_validation=50),
     "fashion": lambda root, seed: FashionMNIST(root, batch_size=32, seed=seed, n_validation=50),
     "kmnist": lambda root, seed: KMNIST(root, batch_size=32, seed=seed, n_validation=50),
+    "cifar10": lambda root, seed: CIFAR10(root, batch_size=32, seed=seed, n_validation=50),
+    "cifar10 sheets": lambda root, seed: CIFAR10(root / "sheets", 32, seed, n_validation=50),
     "limited": lambda root, seed: MNIST(root, 32, seed, n_validation=50, limit=40),
     "chosen": lambda root, seed: choose("digits", root, batch_size=32, seed=seed),
     "coloured": lambda root, seed: ColouredDigits(Digits(32, seed), seed=seed),
@@ -44,8 +47,8 @@ SPLITS = ("train", "validation", "test")
 
 
 @pytest.fixture(params=CASES)
-def make(request: pytest.FixtureRequest, idx_root: Path) -> Callable[[int], ArrayData]:
-    return lambda seed: CASES[request.param](idx_root, seed)
+def make(request: pytest.FixtureRequest, set_root: Path) -> Callable[[int], ArrayData]:
+    return lambda seed: CASES[request.param](set_root, seed)
 
 
 def rows(part: ArraySet) -> list[tuple[int, bytes]]:
