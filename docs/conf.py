@@ -37,8 +37,8 @@ html_static_path = ["_static"]
 
 # The order of reading; what is not named here follows in the order of the alphabet.
 ORDER = [
-    *("latent", "factorization", "data", "nets", "heads", "priors", "likelihoods", "flows"),
-    *("models", "guides", "sites", "elbo", "independence", "compilation", "training"),
+    *("latent", "factorization", "data", "sketches", "nets", "heads", "priors", "likelihoods"),
+    *("flows", "models", "guides", "sites", "elbo", "independence", "compilation", "training"),
     *("judge", "metrics", "plots"),
 ]
 

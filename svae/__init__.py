@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         plots,
         priors,
         schedules,
+        sketches,
     )
     from svae.bridges import ConceptBridge, Frozen
     from svae.elbo import SupervisedELBO, evidence
@@ -69,6 +70,7 @@ _MODULES = (
     "plots",
     "priors",
     "schedules",
+    "sketches",
 )
 
 __all__ = [
@@ -102,6 +104,7 @@ __all__ = [
     "reconstruct",
     "resample_nuisance",
     "schedules",
+    "sketches",
     "swap_nuisance",
 ]
 

@@ -70,7 +70,11 @@ def names(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    "page", ["index.md", "getting-started.md", "data.md", "extending.md", "compilation.md"]
+    "page",
+    [
+        *("index.md", "getting-started.md", "data.md", "sketches.md"),
+        *("extending.md", "compilation.md"),
+    ],
 )
 def test_the_python_of_a_page_runs(page: str, names: dict[str, Any]) -> None:
     sources = blocks(page)

@@ -58,14 +58,16 @@ RESTRICTED = {
     "metrics",
     "plots",
     "data",
+    "sketches",
     "attribution",
     "editing",
     "factorization",
     "latent",
 }
 
-# Outside the chains: `data` is restricted above, `judge` trains, `__main__` only calls the CLI.
-FREE = {"data", "judge", "__main__"}
+# Outside the chains: `data` and `sketches` are restricted above, `judge` trains, `__main__`
+# only calls the CLI.
+FREE = {"data", "sketches", "judge", "__main__"}
 
 HEAVY = {
     "captum",
@@ -190,6 +192,7 @@ def test_heavy_packages_are_imported_late(name: str) -> None:
             "svae.data.mnist",
             "try:\n    from svae.models import SVAE\nexcept ImportError:\n    pass",
         ),
+        ("svae.sketches.pairs", "from svae import training"),
         ("svae.auditing", "from svae.reporting import report"),
         ("svae.factorization", "from svae.bridges.invariance import InvarianceBridge"),
     ],
