@@ -1,4 +1,4 @@
-"""Data sets as arrays: MNIST and its likes, CIFAR-10, embedded digits, or any tensors."""
+"""Data sets as arrays: MNIST and its likes, CIFAR-10, embedded digits, folders, or any tensors."""
 
 import importlib
 from typing import TYPE_CHECKING
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from svae.data.coloured import ColouredDigits
     from svae.data.conversion import as_data
     from svae.data.digits import Digits
+    from svae.data.folder import ImageFolder
     from svae.data.mnist import KMNIST, MNIST, FashionMNIST
     from svae.data.module import ArrayData
     from svae.data.tabular import TabularData
@@ -27,6 +28,7 @@ __all__ = [
     "ColouredDigits",
     "Digits",
     "FashionMNIST",
+    "ImageFolder",
     "Mixture",
     "RandomAffine",
     "TabularData",
@@ -47,6 +49,7 @@ _MODULES = {
     "ColouredDigits": "coloured",
     "Digits": "digits",
     "FashionMNIST": "mnist",
+    "ImageFolder": "folder",
     "RandomAffine": "augment",
     "TabularData": "tabular",
     "as_data": "conversion",

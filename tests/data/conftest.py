@@ -57,6 +57,16 @@ def write_cifar_sheets(root: Path, rows: int = 6, columns: int = 25) -> Path:
     return folder
 
 
+def write_image_folder(root: Path, n: int = 200, classes: int = 5) -> Path:
+    """Random pictures, one sub-folder per class."""
+    rng = np.random.default_rng(2)
+    for i in range(n):
+        path = root / "images" / f"class {i % classes}" / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (9, 7, 3)).astype(np.uint8)).save(path)
+    return root / "images"
+
+
 @pytest.fixture
 def idx_root(tmp_path: Path) -> Path:
     for kind in KINDS:
@@ -69,6 +79,7 @@ def set_root(idx_root: Path) -> Path:
     """A folder with every set of the package that comes in files."""
     write_cifar_batches(idx_root)
     write_cifar_sheets(idx_root / "sheets")
+    write_image_folder(idx_root)
     return idx_root
 
 

@@ -18,6 +18,7 @@ from svae.data import (
     ColouredDigits,
     Digits,
     FashionMNIST,
+    ImageFolder,
     as_data,
     choose,
 )
@@ -39,6 +40,7 @@ CASES: dict[str, Callable[[Path, int], ArrayData]] = {
     "limited": lambda root, seed: MNIST(root, 32, seed, n_validation=50, limit=40),
     "chosen": lambda root, seed: choose("digits", root, batch_size=32, seed=seed),
     "coloured": lambda root, seed: ColouredDigits(Digits(32, seed), seed=seed),
+    "folder": lambda root, seed: ImageFolder(root / "images", size=8, batch_size=32, seed=seed),
     "bytes": lambda root, seed: as_data((X, Y), batch_size=32, seed=seed),
     "floats": lambda root, seed: as_data((X.double() / 256, Y), batch_size=32, seed=seed),
     "vectors": lambda root, seed: as_data((X.flatten(1).numpy(), Y.numpy()), 32, seed),
