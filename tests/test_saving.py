@@ -101,6 +101,13 @@ def test_nothing_but_described_classes_of_this_package_is_called(name: str) -> N
     assert not issubclass(MLP, Described)
 
 
+def test_classes_of_older_files_are_found_where_they_were() -> None:
+    # Written when these classes stood in one file; a folder of the same name keeps the path.
+    flow = rebuild({"class": "svae.flows.ConditionalFlow", "arguments": {"features": 2}})
+    assert isinstance(flow, ConditionalFlow)
+    assert describe(rebuild(describe(flow))) == describe(flow)
+
+
 def test_wrong_arguments_are_named() -> None:
     kind = "svae.priors.StandardPrior"
     with pytest.raises(ValueError, match=r"with the arguments \['width'\].*another version"):

@@ -1,0 +1,133 @@
+"""A chain of invertible maps: a density and a sampler."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from svae.flows.actnorm import ActNorm
+from svae.flows.bijection import Bijection, Pair
+from svae.flows.coupling import Coupling
+from svae.flows.mixing import Permutation
+from svae.nets import full_precision
+from svae.saving import Described
+
+__all__ = ["ConditionalFlow"]
+
+
+class ConditionalFlow(Described, Bijection):
+    r"""A chain of blocks, each ActNorm, two couplings that swap roles, and a permutation.
+
+    .. math:: \log p(v \mid c) = \log \mathcal{N}(t(v; c); 0, I)
+        + \log \left| \det \frac{\partial t(v; c)}{\partial v} \right|
+
+    References:
+        Making Sense of CNNs: Interpreting Deep Representations & Their Invariances with INNs
+        (Rombach et al., 2020), https://arxiv.org/abs/2008.01777
+
+    Args:
+        features: Number of features :math:`D`, at least 1.
+        context: Number of context features :math:`C`; 0 makes the flow unconditional.
+        n_blocks: Number of blocks, at least 1.
+        hidden: Widths of the hidden layers of every coupling's conditioner.
+        max_log_scale: Bound on the log-scale of one coupling, in nats per feature.
+        bins: Bins of every coupling's spline; 0 for couplings that scale and shift.
+
+    Raises:
+        ValueError: If a number is out of range, or a context is missing or has another width.
+
+    Example:
+        >>> flow = ConditionalFlow(features=3, context=2)
+        >>> value, context = torch.randn(5, 3), torch.randn(5, 2)
+        >>> noise, log_det = flow(value, context)
+        >>> bool(torch.allclose(flow.inverse(noise, context)[0], value, atol=1e-5))
+        True
+    """
+
+    def __init__(
+        self,
+        features: int,
+        context: int = 0,
+        n_blocks: int = 4,
+        hidden: Sequence[int] = (128, 128),
+        max_log_scale: float = 3.0,
+        bins: int = 0,
+    ) -> None:
+        super().__init__()
+        if features < 1 or context < 0 or n_blocks < 1:
+            raise ValueError(
+                "a flow needs at least 1 feature, 0 context features and 1 block, got "
+                f"{features}, {context} and {n_blocks}"
+            )
+        self.features, self.context = features, context
+        blocks: list[Bijection] = []
+        for i in range(n_blocks):
+            blocks.append(ActNorm(features))
+            flips = (False, True)[: min(features, 2)]
+            blocks += [
+                Coupling(features, context, hidden, flip, max_log_scale, bins) for flip in flips
+            ]
+            blocks.append(Permutation(features, seed=i))
+        self.blocks = nn.ModuleList(blocks)
+
+    def forward(
+        self, x: Float[Tensor, "*batch D"], context: Float[Tensor, "*batch C"] | None = None
+    ) -> Pair:
+        return self._chain(x, context, inverse=False)
+
+    def inverse(
+        self, y: Float[Tensor, "*batch D"], context: Float[Tensor, "*batch C"] | None = None
+    ) -> Pair:
+        return self._chain(y, context, inverse=True)
+
+    def _chain(self, value: Tensor, context: Tensor | None, inverse: bool) -> Pair:
+        context = self._checked(value, context)
+        # Sums of many log-scales lose their digits in half precision.
+        with torch.autocast(value.device.type, enabled=False):
+            value = full_precision(value)
+            context = None if context is None else context.to(value.dtype)
+            log_det = value.new_zeros(value.shape[:-1])
+            blocks = reversed(self.blocks) if inverse else self.blocks
+            for block in blocks:
+                assert isinstance(block, Bijection)
+                value, change = block.inverse(value, context) if inverse else block(value, context)
+                log_det = log_det + change
+        return value, log_det
+
+    def log_prob(
+        self, x: Float[Tensor, "*batch D"], context: Float[Tensor, "*batch C"] | None = None
+    ) -> Float[Tensor, "*batch"]:
+        """Log-density of ``x`` given ``context``, in nats."""
+        noise, log_det = self(x, context)
+        normaliser = 0.5 * self.features * math.log(2 * math.pi)
+        return log_det - 0.5 * noise.square().sum(-1) - normaliser
+
+    def sample(
+        self,
+        n: int,
+        context: Float[Tensor, "*batch C"] | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Float[Tensor, "n *batch D"]:
+        """Draws ``n`` values for every row of ``context``, or ``n`` values where there is none."""
+        first = next(self.parameters())
+        batch = () if context is None else context.shape[:-1]
+        noise = torch.randn(n, *batch, self.features, generator=generator, dtype=first.dtype)
+        noise = noise.to(first.device)
+        context = None if context is None else context.expand(n, *context.shape)
+        return self.inverse(noise, context)[0]
+
+    def _checked(self, value: Tensor, context: Tensor | None) -> Tensor | None:
+        if value.shape[-1] != self.features:
+            raise ValueError(
+                f"the flow maps vectors of {self.features} features, got {value.shape[-1]}"
+            )
+        width = 0 if context is None else context.shape[-1]
+        if width != self.context:
+            raise ValueError(
+                f"the flow needs a context of {self.context} features, got "
+                f"{'none' if context is None else width}. Build it with context={width} or pass "
+                "the context it was built for."
+            )
+        return context
