@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from svae.flows import ActNorm, Bijection, ConditionalFlow, Coupling, Permutation
+from svae.flows import ActNorm, Bijection, ConditionalFlow, Coupling, Permutation, Rotation
 from tests.unchecked import as_a_user
 
 HIDDEN = (8, 8)
@@ -14,9 +14,15 @@ HIDDEN = (8, 8)
 MAPS: dict[str, Callable[[int, int], Bijection]] = {
     "actnorm": lambda features, _: ActNorm(features),
     "permutation": lambda features, _: Permutation(features, seed=3),
+    "rotation": lambda features, _: Rotation(features, seed=3),
     "coupling": lambda features, context: Coupling(features, context, HIDDEN),
     "flipped coupling": lambda features, context: Coupling(features, context, HIDDEN, flip=True),
+    "spline": lambda features, context: Coupling(features, context, HIDDEN, bins=4),
     "flow": lambda features, context: ConditionalFlow(features, context, 2, HIDDEN),
+    "spline flow": lambda features, context: ConditionalFlow(features, context, 2, HIDDEN, bins=4),
+    "rotating flow": lambda features, context: ConditionalFlow(
+        features, context, 2, HIDDEN, rotate=True
+    ),
 }
 SIZES = [(2, 0), (2, 3), (5, 0), (5, 3), (1, 0), (1, 3)]
 CASES = [
@@ -46,6 +52,8 @@ def test_inverse_undoes_forward(
     case: tuple[str, int, int], dtype: torch.dtype, tolerance: float
 ) -> None:
     bijection = built(*case, dtype)
+    if "spline" in case[0]:
+        tolerance *= 10  # the steepest pieces of a spline amplify the rounding of their knots
     for batch in BATCHES:
         x, context = inputs(batch, *case[1:], dtype)
         y, log_det = bijection(x, context)
@@ -89,7 +97,7 @@ def test_a_row_of_context_acts_on_its_row_only(case: tuple[str, int, int]) -> No
         before, after = function(x, context)[0], function(x, changed)[0]
         others = torch.tensor([0, 1, 3, 4])
         assert torch.allclose(before[others], after[others], atol=1e-12)
-        conditional = case[0] in ("coupling", "flipped coupling", "flow")
+        conditional = "coupling" in case[0] or "spline" in case[0] or "flow" in case[0]
         assert conditional != torch.allclose(before[2], after[2], atol=1e-6)
 
 
@@ -163,6 +171,39 @@ def test_log_scales_are_bounded() -> None:
 def test_permutations_differ_between_blocks() -> None:
     orders = [Permutation(16, seed=i)(torch.arange(16.0))[0] for i in range(3)]
     assert len({tuple(order.tolist()) for order in orders}) == 3
+
+
+@pytest.mark.parametrize("features", [1, 2, 5, 64])
+@pytest.mark.parametrize("scale", [1.0, 1e3, 1e-3])
+def test_a_rotation_is_orthogonal_whatever_its_parameters(features: int, scale: float) -> None:
+    rotation = Rotation(features, seed=1)
+    rotation.raw_vectors.data *= scale
+    product = rotation.matrix @ rotation.matrix.mT
+    assert torch.allclose(product, torch.eye(features), atol=1e-5)
+    reflections = [
+        torch.eye(features) - 2 * torch.outer(v, v) / v.square().sum()
+        for v in rotation.raw_vectors.detach().T
+    ]
+    expected = reflections[0]
+    for reflection in reflections[1:]:
+        expected = expected @ reflection
+    assert torch.allclose(rotation.matrix, expected, atol=1e-5)
+
+
+def test_rotations_learn_and_differ_between_blocks() -> None:
+    flow = ConditionalFlow(4, 0, 2, HIDDEN, rotate=True)
+    rotations = [block for block in flow.blocks if isinstance(block, Rotation)]
+    assert len(rotations) == 2
+    assert not torch.allclose(rotations[0].matrix, rotations[1].matrix, atol=0.1)
+    # A flow that mixes two correlated features can make them independent with the mixing alone.
+    rotation, mix = Rotation(2), torch.tensor([[1.0, 0.9], [0.9, 1.0]])
+    optimizer = torch.optim.Adam(rotation.parameters(), 0.1)
+    for _ in range(100):
+        optimizer.zero_grad()
+        covariance = rotation.matrix @ mix @ rotation.matrix.mT
+        covariance[0, 1].square().backward()
+        optimizer.step()
+    assert (rotation.matrix @ mix @ rotation.matrix.mT)[0, 1].abs() < 1e-3
 
 
 def test_actnorm_standardises_its_first_training_batch() -> None:

@@ -9,7 +9,15 @@ from svae.flows.actnorm import ActNorm
 from svae.flows.bijection import Bijection
 from svae.flows.coupling import Coupling
 from svae.flows.flow import ConditionalFlow
-from svae.flows.mixing import Permutation
+from svae.flows.mixing import Permutation, Rotation
 from svae.flows.starting import held_start
 
-__all__ = ["ActNorm", "Bijection", "ConditionalFlow", "Coupling", "Permutation", "held_start"]
+__all__ = [
+    "ActNorm",
+    "Bijection",
+    "ConditionalFlow",
+    "Coupling",
+    "Permutation",
+    "Rotation",
+    "held_start",
+]

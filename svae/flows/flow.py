@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from svae.flows.actnorm import ActNorm
 from svae.flows.bijection import Bijection, Pair
 from svae.flows.coupling import Coupling
-from svae.flows.mixing import Permutation
+from svae.flows.mixing import Permutation, Rotation
 from svae.nets import full_precision
 from svae.saving import Described
 
@@ -18,7 +18,7 @@ __all__ = ["ConditionalFlow"]
 
 
 class ConditionalFlow(Described, Bijection):
-    r"""A chain of blocks, each ActNorm, two couplings that swap roles, and a permutation.
+    r"""A chain of blocks, each ActNorm, two couplings that swap roles, and a mixing.
 
     .. math:: \log p(v \mid c) = \log \mathcal{N}(t(v; c); 0, I)
         + \log \left| \det \frac{\partial t(v; c)}{\partial v} \right|
@@ -34,6 +34,7 @@ class ConditionalFlow(Described, Bijection):
         hidden: Widths of the hidden layers of every coupling's conditioner.
         max_log_scale: Bound on the log-scale of one coupling, in nats per feature.
         bins: Bins of every coupling's spline; 0 for couplings that scale and shift.
+        rotate: Whether the features are mixed by a learned rotation, not a fixed permutation.
 
     Raises:
         ValueError: If a number is out of range, or a context is missing or has another width.
@@ -54,6 +55,7 @@ class ConditionalFlow(Described, Bijection):
         hidden: Sequence[int] = (128, 128),
         max_log_scale: float = 3.0,
         bins: int = 0,
+        rotate: bool = False,
     ) -> None:
         super().__init__()
         if features < 1 or context < 0 or n_blocks < 1:
@@ -69,7 +71,7 @@ class ConditionalFlow(Described, Bijection):
             blocks += [
                 Coupling(features, context, hidden, flip, max_log_scale, bins) for flip in flips
             ]
-            blocks.append(Permutation(features, seed=i))
+            blocks.append(Rotation(features, i) if rotate else Permutation(features, i))
         self.blocks = nn.ModuleList(blocks)
 
     def forward(
