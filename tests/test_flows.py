@@ -6,7 +6,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from svae.flows import ActNorm, Bijection, ConditionalFlow, Coupling, Permutation, Rotation
+from svae.flows import (
+    ActNorm,
+    Bijection,
+    ConditionalFlow,
+    Coupling,
+    Permutation,
+    Rotation,
+    held_start,
+)
 from tests.unchecked import as_a_user
 
 HIDDEN = (8, 8)
@@ -224,6 +232,39 @@ def test_actnorm_waits_for_training() -> None:
     norm.inverse(x)
     assert not norm.initialised
     assert norm(x)[0].mean().abs() < 1e-4
+
+
+def uses(flow: ConditionalFlow) -> dict[str, Callable[[], object]]:
+    x = torch.randn(6, 3)
+    return {
+        "forward": lambda: flow.eval()(x),
+        "inverse": lambda: flow.eval().inverse(x),
+        "inverse in training": lambda: flow.train().inverse(x),
+        "log_prob": lambda: flow.eval().log_prob(x),
+        "sample": lambda: flow.sample(2),
+        "held start": lambda: held(flow.train(), x),
+    }
+
+
+def held(flow: ConditionalFlow, x: Tensor) -> object:
+    with held_start():
+        return flow(x)
+
+
+@pytest.mark.parametrize("use", list(uses(ConditionalFlow(3))))
+def test_a_flow_that_must_start_is_used_after_that_only(use: str) -> None:
+    uses(ConditionalFlow(3, 0, 2, HIDDEN))[use]()  # no error unless asked for
+    flow = ConditionalFlow(3, 0, 2, HIDDEN, must_start=True)
+    assert not flow.started
+    with pytest.raises(RuntimeError, match=r"not seen data yet.*training mode.*load weights"):
+        uses(flow)[use]()
+    flow.train()(torch.randn(20, 3))
+    assert flow.started
+    uses(flow)[use]()
+    loaded = ConditionalFlow(3, 0, 2, HIDDEN, must_start=True)
+    loaded.load_state_dict(flow.state_dict())
+    uses(loaded)[use]()
+    uses(copy.deepcopy(flow))[use]()
 
 
 @pytest.mark.parametrize("how", ["state_dict", "deepcopy"])

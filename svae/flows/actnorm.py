@@ -29,11 +29,16 @@ class ActNorm(Described, Bijection):
         features: Number of features.
         min_scale: Lower bound of the initial standard deviation. Without it a feature that is
             constant in the first batch would be amplified without limit.
+        must_start: Whether a use before that first batch is an error. Else the map is the identity
+            until then.
+
+    Raises:
+        RuntimeError: If ``must_start`` and the map is used before it has seen data.
     """
 
-    def __init__(self, features: int, min_scale: float = 1e-2) -> None:
+    def __init__(self, features: int, min_scale: float = 1e-2, must_start: bool = False) -> None:
         super().__init__()
-        self.min_scale = min_scale
+        self.min_scale, self.must_start = min_scale, must_start
         self.loc = nn.Parameter(torch.zeros(features))
         self.log_scale = nn.Parameter(torch.zeros(features))
         self.initialised: Tensor
@@ -69,13 +74,25 @@ class ActNorm(Described, Bijection):
     ) -> Pair:
         if self.training and self.needs_data and may_start():
             self.initialise(x)
+        self._check_start()
         log_det = -self.log_scale.sum().expand(x.shape[:-1])
         return (x - self.loc) * (-self.log_scale).exp(), log_det
 
     def inverse(
         self, y: Float[Tensor, "*batch D"], context: Float[Tensor, "*batch C"] | None = None
     ) -> Pair:
+        self._check_start()
         return y * self.log_scale.exp() + self.loc, self.log_scale.sum().expand(y.shape[:-1])
+
+    def _check_start(self) -> None:
+        # Not the buffer while a graph is recorded: a graph cannot branch on a tensor's value.
+        started = not self.must_start or self._known_initialised
+        if started or not (torch.compiler.is_compiling() or self.needs_data):
+            return
+        raise RuntimeError(
+            "the flow has not seen data yet, so its ActNorm has no shift and scale: run a forward "
+            "in training mode on a batch or load weights first"
+        )
 
 
 def _over_processes(total: Tensor) -> Tensor:

@@ -35,9 +35,12 @@ class ConditionalFlow(Described, Bijection):
         max_log_scale: Bound on the log-scale of one coupling, in nats per feature.
         bins: Bins of every coupling's spline; 0 for couplings that scale and shift.
         rotate: Whether the features are mixed by a learned rotation, not a fixed permutation.
+        must_start: Whether it is an error to use the flow before ActNorm has seen a first batch
+            in training mode. Else ActNorm is the identity until then.
 
     Raises:
         ValueError: If a number is out of range, or a context is missing or has another width.
+        RuntimeError: If ``must_start`` and the flow is used before it has :attr:`started`.
 
     Example:
         >>> flow = ConditionalFlow(features=3, context=2)
@@ -56,6 +59,7 @@ class ConditionalFlow(Described, Bijection):
         max_log_scale: float = 3.0,
         bins: int = 0,
         rotate: bool = False,
+        must_start: bool = False,
     ) -> None:
         super().__init__()
         if features < 1 or context < 0 or n_blocks < 1:
@@ -66,13 +70,18 @@ class ConditionalFlow(Described, Bijection):
         self.features, self.context = features, context
         blocks: list[Bijection] = []
         for i in range(n_blocks):
-            blocks.append(ActNorm(features))
+            blocks.append(ActNorm(features, must_start=must_start))
             flips = (False, True)[: min(features, 2)]
             blocks += [
                 Coupling(features, context, hidden, flip, max_log_scale, bins) for flip in flips
             ]
             blocks.append(Rotation(features, i) if rotate else Permutation(features, i))
         self.blocks = nn.ModuleList(blocks)
+
+    @property
+    def started(self) -> bool:
+        """Whether every ActNorm has seen its first batch, or weights of one that had."""
+        return not any(block.needs_data for block in self.blocks if isinstance(block, ActNorm))
 
     def forward(
         self, x: Float[Tensor, "*batch D"], context: Float[Tensor, "*batch C"] | None = None
