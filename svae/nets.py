@@ -14,7 +14,15 @@ from torch import Tensor, nn
 
 from svae.saving import Described
 
-__all__ = ["MLP", "ConvDecoder", "ConvEncoder", "MLPDecoder", "MLPEncoder", "full_precision"]
+__all__ = [
+    "MLP",
+    "ConvDecoder",
+    "ConvEncoder",
+    "MLPDecoder",
+    "MLPEncoder",
+    "MapEncoder",
+    "full_precision",
+]
 
 SMALLEST, LARGEST = 8, 128
 
@@ -189,6 +197,64 @@ class ConvDecoder(Described, nn.Module):
     ) -> Float[Tensor, "*batch channels height width"]:
         flat = z.reshape(-1, z.shape[-1])
         return self.convolutions(self.linear(flat)).reshape(*z.shape[:-1], *self.shape)
+
+
+class MapEncoder(Described, nn.Module):
+    """Convolutions of stride 2 down to a map of at most 4×4, then one linear layer.
+
+    For feature maps of any size, such as those of a frozen network. The first convolution keeps a
+    map that is small already; the channels double up to four times ``width``. Each convolution is
+    normalised over the channels and places of one example, so no example acts on another, a batch
+    of one is like any other, and training and evaluation give the same.
+
+    References:
+        Group Normalization (Wu & He, 2018), https://arxiv.org/abs/1803.08494, with one group
+
+    Args:
+        shape: ``(channels, height, width)``, sides from 1, not necessarily equal or even.
+        n_features: Number of output features.
+        width: Channels of the first convolution, at least 2.
+
+    Raises:
+        ValueError: If a size is out of range, or a map has another shape.
+
+    Example:
+        >>> MapEncoder(shape=(64, 8, 8), n_features=16)(torch.randn(5, 64, 8, 8)).shape
+        torch.Size([5, 16])
+    """
+
+    def __init__(self, shape: Sequence[int], n_features: int = 128, width: int = 64) -> None:
+        super().__init__()
+        if len(shape) != 3 or min(shape) < 1 or n_features < 1 or width < 2:
+            raise ValueError(
+                "a map encoder needs a shape (channels, height, width) of sizes of at least 1, "
+                f"1 feature and width 2, got {tuple(shape)}, {n_features} and {width}. Use "
+                "MLPEncoder for vectors."
+            )
+        self.shape, self.n_features = tuple(shape), n_features
+        n_in, height, wide = self.shape
+        layers: list[nn.Module] = []
+        while not layers or max(height, wide) > 4:
+            stride = 2 if max(height, wide) > 4 else 1
+            n_out = width * min(2 ** (len(layers) // 3), 4)
+            # With a bias, so that normalising does not hide how strong the map is.
+            conv = nn.Conv2d(n_in, n_out, 3, stride=stride, padding=1)
+            layers += [conv, nn.GroupNorm(1, n_out), nn.SiLU()]
+            height, wide = math.ceil(height / stride), math.ceil(wide / stride)
+            n_in = n_out
+        self.convolutions = nn.Sequential(*layers)
+        self.linear = nn.Linear(n_in * height * wide, n_features)
+
+    def forward(
+        self, x: Float[Tensor, "*batch channels height width"]
+    ) -> Float[Tensor, "*batch features"]:
+        if x.shape[-3:] != self.shape:
+            raise ValueError(
+                f"the encoder takes maps of shape {self.shape}, got {tuple(x.shape[-3:])}"
+            )
+        flat = x.reshape(-1, *self.shape)
+        found = self.linear(self.convolutions(flat).flatten(1))
+        return found.reshape(*x.shape[:-3], self.n_features)
 
 
 def _conv(layer: nn.Conv2d | nn.ConvTranspose2d) -> list[nn.Module]:

@@ -15,6 +15,8 @@ from svae.flows import (
     Rotation,
     held_start,
 )
+from svae.nets import MapEncoder, MLPEncoder
+from svae.saving import describe, rebuild
 from tests.unchecked import as_a_user
 
 HIDDEN = (8, 8)
@@ -31,7 +33,15 @@ MAPS: dict[str, Callable[[int, int], Bijection]] = {
     "rotating flow": lambda features, context: ConditionalFlow(
         features, context, 2, HIDDEN, rotate=True
     ),
+    "flow of maps": lambda features, context: ConditionalFlow(
+        features, context, 2, HIDDEN, embed=MapEncoder(MAP, context, 2) if context else None
+    ),
+    "flow of vectors": lambda features, context: ConditionalFlow(
+        features, context, 2, HIDDEN, embed=MLPEncoder((4,), context, (6,)) if context else None
+    ),
 }
+MAP = (2, 3, 6)
+RAW = {"flow of maps": MAP, "flow of vectors": (4,)}  # shapes of contexts that are embedded
 SIZES = [(2, 0), (2, 3), (5, 0), (5, 3), (1, 0), (1, 3)]
 CASES = [
     (name, *size) for name in MAPS for size in SIZES if not ("coupling" in name and size[0] == 1)
@@ -48,10 +58,14 @@ def built(name: str, features: int, context: int, dtype: torch.dtype = torch.flo
 
 
 def inputs(
-    batch: tuple[int, ...], features: int, context: int, dtype: torch.dtype = torch.float64
+    batch: tuple[int, ...],
+    case: tuple[str, int, int],
+    dtype: torch.dtype = torch.float64,
 ) -> tuple[Tensor, Tensor | None]:
+    name, features, context = case
     x = torch.randn(*batch, features, dtype=dtype)
-    return x, torch.randn(*batch, context, dtype=dtype) if context else None
+    shape = RAW.get(name, (context,))
+    return x, torch.randn(*batch, *shape, dtype=dtype) if context else None
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.float64, 1e-9)])
@@ -63,7 +77,7 @@ def test_inverse_undoes_forward(
     if "spline" in case[0]:
         tolerance *= 10  # the steepest pieces of a spline amplify the rounding of their knots
     for batch in BATCHES:
-        x, context = inputs(batch, *case[1:], dtype)
+        x, context = inputs(batch, case, dtype)
         y, log_det = bijection(x, context)
         again, back = bijection.inverse(y, context)
         assert y.shape == x.shape
@@ -79,7 +93,7 @@ def test_inverse_undoes_forward(
 @pytest.mark.parametrize("direction", ["forward", "inverse"])
 def test_log_det_is_that_of_the_jacobian(case: tuple[str, int, int], direction: str) -> None:
     bijection = built(*case)
-    x, context = inputs((), *case[1:])
+    x, context = inputs((), case)
     function = getattr(bijection, direction)
     jacobian = torch.autograd.functional.jacobian(lambda value: function(value, context)[0], x)
     assert isinstance(jacobian, Tensor)
@@ -90,14 +104,14 @@ def test_log_det_is_that_of_the_jacobian(case: tuple[str, int, int], direction: 
 @pytest.mark.parametrize("case", [case for case in CASES if case[0] != "permutation"], ids=str)
 def test_a_trained_map_is_no_identity(case: tuple[str, int, int]) -> None:
     # Without this the laws above could hold for maps that do nothing.
-    x, context = inputs((4,), *case[1:])
+    x, context = inputs((4,), case)
     assert not torch.allclose(built(*case)(x, context)[0], x, atol=1e-2)
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if case[2]], ids=str)
 def test_a_row_of_context_acts_on_its_row_only(case: tuple[str, int, int]) -> None:
     bijection = built(*case)
-    x, context = inputs((5,), *case[1:])
+    x, context = inputs((5,), case)
     assert context is not None
     changed = context.clone()
     changed[2] += 1
@@ -105,7 +119,7 @@ def test_a_row_of_context_acts_on_its_row_only(case: tuple[str, int, int]) -> No
         before, after = function(x, context)[0], function(x, changed)[0]
         others = torch.tensor([0, 1, 3, 4])
         assert torch.allclose(before[others], after[others], atol=1e-12)
-        conditional = "coupling" in case[0] or "spline" in case[0] or "flow" in case[0]
+        conditional = case[0] not in ("actnorm", "permutation", "rotation")
         assert conditional != torch.allclose(before[2], after[2], atol=1e-6)
 
 
@@ -144,6 +158,43 @@ def test_samples_have_a_row_for_every_context() -> None:
     noise = torch.randn(6, 4, 2, generator=torch.Generator().manual_seed(0))
     assert torch.allclose(flow(first, context.expand(6, 4, 3))[0], noise, atol=1e-4)
     assert ConditionalFlow(2).eval().sample(6).shape == (6, 2)
+
+
+def test_an_embedding_is_computed_once_for_a_context() -> None:
+    flow = built("flow of maps", 2, 3, torch.float32)
+    assert isinstance(flow, ConditionalFlow)
+    assert flow.embed is not None
+    seen: list[torch.Size] = []
+    flow.embed.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0].shape))
+    context = torch.randn(4, *MAP)
+    values = flow.sample(50, context)
+    assert values.shape == (50, 4, 2)
+    flow(values[0], context)
+    flow.inverse(values[0], context)
+    flow.log_prob(values[0], context)
+    assert seen == 4 * [context.shape]
+
+
+@pytest.mark.parametrize("name", RAW)
+def test_an_embedding_is_part_of_the_flow(name: str) -> None:
+    flow = built(name, 2, 3, torch.float32)
+    again = rebuild(describe(flow)).eval()
+    again.load_state_dict(flow.state_dict())
+    x, context = inputs((5,), (name, 2, 3), torch.float32)
+    for mine, theirs in zip(flow(x, context), again(x, context), strict=True):
+        assert torch.equal(mine, theirs)
+    flow(x, context)[0].sum().backward()
+    assert isinstance(flow, ConditionalFlow)
+    assert flow.embed is not None
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in flow.embed.parameters())
+
+
+@pytest.mark.parametrize(("context", "width"), [(3, 4), (0, 4)])
+def test_an_embedding_of_another_width_is_refused(context: int, width: int) -> None:
+    with pytest.raises(ValueError, match=f"gives {width} features .* context of {context}"):
+        ConditionalFlow(2, context, embed=MLPEncoder((5,), width))
+    with pytest.raises(ValueError, match="at least 1"):
+        ConditionalFlow(2, embed=nn.Flatten())
 
 
 @pytest.mark.parametrize("flip", [False, True])
@@ -294,7 +345,7 @@ def test_actnorm_of_one_example_and_of_a_constant_feature() -> None:
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
 def test_log_dets_are_float32_under_autocast(dtype: torch.dtype) -> None:
     flow = built("flow", 5, 3, torch.float32)
-    x, context = inputs((4,), 5, 3, torch.float32)
+    x, context = inputs((4,), ("flow", 5, 3), torch.float32)
     x, context = x.to(dtype), None if context is None else context.to(dtype)
     expected = flow(x.float(), None if context is None else context.float())
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -331,6 +382,7 @@ def test_numbers_out_of_range(numbers: tuple[int, int, int]) -> None:
         (torch.zeros(3, 4), torch.zeros(3, 2), "vectors of 5 features, got 4"),
         (torch.zeros(3, 5), None, "context of 2 features, got none"),
         (torch.zeros(3, 5), torch.zeros(3, 4), "context of 2 features, got 4.*context=4"),
+        (torch.zeros(3, 5), torch.zeros(1, 2), r"shape \(3,\) .* of \(1,\).*expand the context"),
     ],
 )
 def test_other_widths_are_refused(x: Tensor, context: Tensor | None, match: str) -> None:

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from svae.nets import MLP, ConvDecoder, ConvEncoder, MLPDecoder, MLPEncoder
+from svae.nets import MLP, ConvDecoder, ConvEncoder, MapEncoder, MLPDecoder, MLPEncoder
 
 SHAPES = [
     (1, 8, 8),
@@ -86,3 +86,37 @@ def test_perceptron_is_linear_without_hidden_layers() -> None:
     net, x = MLP([3, 2]), torch.randn(4, 3)
     assert torch.allclose(net(2 * x) - net(x), net(x) - net(0 * x), atol=1e-6)
     assert sum(isinstance(layer, nn.SiLU) for layer in MLP([3, 4, 5, 2])) == 2
+
+
+MAPS = [(1, 1, 1), (3, 1, 7), (64, 8, 8), (2, 5, 3), (3, 33, 9), (5, 4, 4)]
+
+
+@pytest.mark.parametrize("shape", MAPS, ids=str)
+def test_maps_of_every_size(shape: tuple[int, int, int]) -> None:
+    encoder = MapEncoder(shape, 7, width=4)
+    x = torch.randn(2, 3, *shape, requires_grad=True)
+    found = encoder(x)
+    assert found.shape == (2, 3, 7)
+    assert encoder.n_features == 7
+    assert torch.allclose(encoder(x[1, 2]), found[1, 2], atol=1e-6)
+    assert torch.allclose(encoder.eval()(x), found, atol=1e-6)
+    found.square().sum().backward()
+    assert x.grad is not None
+    assert (x.grad.abs().amax((0, 1)) > 0).all()
+    others = torch.tensor([True, False])
+    moved = x.detach().clone()
+    moved[1] += 1
+    changed = (encoder(moved) - found).abs().amax((1, 2)) > 1e-6
+    assert torch.equal(changed, ~others)
+    # Normalised maps still show how strong they are.
+    assert not torch.allclose(encoder(10 * x), found, atol=1e-2)
+
+
+@pytest.mark.parametrize("arguments", [((3, 4), 7, 4), ((1, 0, 3), 7, 4), ((1, 2, 2), 7, 1)])
+def test_map_encoders_of_other_sizes_are_refused(
+    arguments: tuple[tuple[int, ...], int, int],
+) -> None:
+    with pytest.raises(ValueError, match=r"at least 1.*MLPEncoder for vectors"):
+        MapEncoder(*arguments)
+    with pytest.raises(ValueError, match=r"shape \(2, 3, 4\), got \(2, 4, 3\)"):
+        MapEncoder((2, 3, 4))(torch.zeros(1, 2, 4, 3))

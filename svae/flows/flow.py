@@ -37,9 +37,12 @@ class ConditionalFlow(Described, Bijection):
         rotate: Whether the features are mixed by a learned rotation, not a fixed permutation.
         must_start: Whether it is an error to use the flow before ActNorm has seen a first batch
             in training mode. Else ActNorm is the identity until then.
+        embed: Turns what the flow is given, vectors or feature maps, into vectors of ``context``
+            features, ``(*batch, *shape)`` to ``(*batch, C)``: a :class:`svae.nets.MLPEncoder` or
+            :class:`svae.nets.MapEncoder`. None takes the context as it is.
 
     Raises:
-        ValueError: If a number is out of range, or a context is missing or has another width.
+        ValueError: If a number is out of range, or a context is missing or has another shape.
         RuntimeError: If ``must_start`` and the flow is used before it has :attr:`started`.
 
     Example:
@@ -60,6 +63,7 @@ class ConditionalFlow(Described, Bijection):
         bins: int = 0,
         rotate: bool = False,
         must_start: bool = False,
+        embed: nn.Module | None = None,
     ) -> None:
         super().__init__()
         if features < 1 or context < 0 or n_blocks < 1:
@@ -67,7 +71,13 @@ class ConditionalFlow(Described, Bijection):
                 "a flow needs at least 1 feature, 0 context features and 1 block, got "
                 f"{features}, {context} and {n_blocks}"
             )
-        self.features, self.context = features, context
+        width = context if embed is None else getattr(embed, "n_features", context)
+        if width != context or (embed is not None and not context):
+            raise ValueError(
+                f"embed gives {width} features and the flow takes a context of {context}: build "
+                "both with the same number, at least 1"
+            )
+        self.features, self.context, self.embed = features, context, embed
         blocks: list[Bijection] = []
         for i in range(n_blocks):
             blocks.append(ActNorm(features, must_start=must_start))
@@ -84,17 +94,21 @@ class ConditionalFlow(Described, Bijection):
         return not any(block.needs_data for block in self.blocks if isinstance(block, ActNorm))
 
     def forward(
-        self, x: Float[Tensor, "*batch D"], context: Float[Tensor, "*batch C"] | None = None
+        self, x: Float[Tensor, "*batch D"], context: Float[Tensor, "..."] | None = None
     ) -> Pair:
-        return self._chain(x, context, inverse=False)
+        return self._chain(x, self.embedded(context), inverse=False)
 
     def inverse(
-        self, y: Float[Tensor, "*batch D"], context: Float[Tensor, "*batch C"] | None = None
+        self, y: Float[Tensor, "*batch D"], context: Float[Tensor, "..."] | None = None
     ) -> Pair:
-        return self._chain(y, context, inverse=True)
+        return self._chain(y, self.embedded(context), inverse=True)
+
+    def embedded(self, context: Float[Tensor, "..."] | None) -> Float[Tensor, "*batch C"] | None:
+        """What the couplings are given: the context, through ``embed`` where there is one."""
+        return context if context is None or self.embed is None else self.embed(context)
 
     def _chain(self, value: Tensor, context: Tensor | None, inverse: bool) -> Pair:
-        context = self._checked(value, context)
+        self._check(value, context)
         # Sums of many log-scales lose their digits in half precision.
         with torch.autocast(value.device.type, enabled=False):
             value = full_precision(value)
@@ -108,7 +122,7 @@ class ConditionalFlow(Described, Bijection):
         return value, log_det
 
     def log_prob(
-        self, x: Float[Tensor, "*batch D"], context: Float[Tensor, "*batch C"] | None = None
+        self, x: Float[Tensor, "*batch D"], context: Float[Tensor, "..."] | None = None
     ) -> Float[Tensor, "*batch"]:
         """Log-density of ``x`` given ``context``, in nats."""
         noise, log_det = self(x, context)
@@ -118,18 +132,19 @@ class ConditionalFlow(Described, Bijection):
     def sample(
         self,
         n: int,
-        context: Float[Tensor, "*batch C"] | None = None,
+        context: Float[Tensor, "..."] | None = None,
         generator: torch.Generator | None = None,
     ) -> Float[Tensor, "n *batch D"]:
         """Draws ``n`` values for every row of ``context``, or ``n`` values where there is none."""
         first = next(self.parameters())
+        context = self.embedded(context)  # once for each row, not for each draw
         batch = () if context is None else context.shape[:-1]
         noise = torch.randn(n, *batch, self.features, generator=generator, dtype=first.dtype)
         noise = noise.to(first.device)
         context = None if context is None else context.expand(n, *context.shape)
-        return self.inverse(noise, context)[0]
+        return self._chain(noise, context, inverse=True)[0]
 
-    def _checked(self, value: Tensor, context: Tensor | None) -> Tensor | None:
+    def _check(self, value: Tensor, context: Tensor | None) -> None:
         if value.shape[-1] != self.features:
             raise ValueError(
                 f"the flow maps vectors of {self.features} features, got {value.shape[-1]}"
@@ -141,4 +156,8 @@ class ConditionalFlow(Described, Bijection):
                 f"{'none' if context is None else width}. Build it with context={width} or pass "
                 "the context it was built for."
             )
-        return context
+        if context is not None and context.shape[:-1] != value.shape[:-1]:
+            raise ValueError(
+                f"values come in a batch of shape {tuple(value.shape[:-1])} and contexts in one "
+                f"of {tuple(context.shape[:-1])}: expand the context to a row for every value"
+            )
