@@ -123,16 +123,19 @@ def test_a_row_of_context_acts_on_its_row_only(case: tuple[str, int, int]) -> No
         assert conditional != torch.allclose(before[2], after[2], atol=1e-6)
 
 
-@pytest.mark.parametrize("context", [None, torch.tensor([0.4, -1.0, 2.0], dtype=torch.float64)])
-def test_density_integrates_to_one(context: Tensor | None) -> None:
+@pytest.mark.parametrize("context", [0, 3])
+@pytest.mark.parametrize("name", [name for name in MAPS if "flow" in name])
+def test_density_integrates_to_one(name: str, context: int) -> None:
     torch.manual_seed(1)
-    flow = ConditionalFlow(2, 0 if context is None else 3, 1, HIDDEN, max_log_scale=1.0).double()
-    for parameter in flow.eval().parameters():
+    flow = MAPS[name](2, context).double().eval()
+    assert isinstance(flow, ConditionalFlow)
+    for parameter in flow.parameters():
         nn.init.normal_(parameter, std=0.3)
     axis = torch.linspace(-20, 20, 401, dtype=torch.float64)
     grid = torch.cartesian_prod(axis, axis)
+    given = inputs((1,), (name, 2, context))[1]
     with torch.no_grad():
-        rows = None if context is None else context.expand(len(grid), 3)
+        rows = None if given is None else given.expand(len(grid), *given.shape[1:])
         total = flow.log_prob(grid, rows).exp().sum() * (axis[1] - axis[0]) ** 2
     assert total == pytest.approx(1, abs=1e-3)
 
@@ -343,19 +346,22 @@ def test_actnorm_of_one_example_and_of_a_constant_feature() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
-def test_log_dets_are_float32_under_autocast(dtype: torch.dtype) -> None:
-    flow = built("flow", 5, 3, torch.float32)
-    x, context = inputs((4,), ("flow", 5, 3), torch.float32)
-    x, context = x.to(dtype), None if context is None else context.to(dtype)
-    expected = flow(x.float(), None if context is None else context.float())
+@pytest.mark.parametrize("name", [name for name in MAPS if "flow" in name])
+def test_log_dets_are_float32_under_autocast(name: str, dtype: torch.dtype) -> None:
+    flow = built(name, 5, 3, torch.float32)
+    x, context = inputs((4,), (name, 5, 3), torch.float32)
+    assert context is not None
+    x, context = x.to(dtype), context.to(dtype)
+    expected = flow(x.float(), context.float())
     with torch.autocast("cpu", dtype=torch.bfloat16):
         given = flow(x, context)
         back = flow.inverse(given[0], context)
     for mine, theirs in zip(given, expected, strict=True):
         assert mine.dtype == torch.float32
-        assert torch.equal(mine, theirs)
+        # Only an embedding computes in half precision.
+        assert name in RAW or torch.equal(mine, theirs)
     assert back[0].dtype == back[1].dtype == torch.float32
-    assert (back[0] - x.float()).abs().max() < 1e-4
+    assert (back[0] - x.float()).abs().max() < (1e-3 if "spline" in name else 1e-4)
 
 
 def test_gradients_reach_every_parameter_and_the_context() -> None:
