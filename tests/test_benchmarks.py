@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 import svae
 from benchmarks import (
@@ -14,6 +15,7 @@ from benchmarks import (
     core,
     evidence,
     few_labels,
+    flows,
     import_time,
     posteriors,
     speed,
@@ -199,3 +201,52 @@ def test_the_table_of_guides_is_that_of_its_results() -> None:
     found = json.loads(path.read_text())
     page = posteriors.ROOT / "docs" / "_tables" / "guides.md"
     assert page.read_text() == posteriors.table(found["rows"], found["together"])
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_flows_runs_whole(tmp_path: Path) -> None:
+    # In a process of its own: the shape checker breaks the graphs that are timed.
+    call = [sys.executable, flows.__file__, "--quick", f"--results={tmp_path}"]
+    done = subprocess.run(call, capture_output=True, text=True, timeout=500)
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "flows.json").read_text())
+    claims = {claim["id"].removeprefix("concepts.flow_"): claim for claim in found["claims"]}
+    assert claims["round_trip_32"]["measured"] < 1e-4
+    assert claims["round_trip_64"]["measured"] < 1e-9
+    assert claims["log_det"]["measured"] < 1e-4
+    assert {row["flow"] for row in found["errors"]} == set(flows.KINDS)
+    times = {row["way"]: row["step_ms"] for row in found["times"]}
+    assert times[flows.OURS] > 0
+    assert times["zuko, as documented"] > 0
+    for name in set(flows.PEERS) - set(found["peers"]):
+        assert f"pip install {name}" in done.stdout.replace("FrEIA normflows", name)
+        assert claims["step_ratio"]["measured"] is None
+
+
+def test_the_flows_compared_are_of_one_size() -> None:
+    size = flows.Size()
+    n = sum(p.numel() for p in flows.ours(size).parameters())
+    other = sum(p.numel() for p in flows.zuko_way(size).module.parameters())
+    assert other == pytest.approx(n, rel=0.01)
+
+
+def test_errors_of_a_flow_are_found() -> None:
+    flow = flows.ours(flows.Size(4, 2, 8)).eval()
+    x = flows.data(8, 4, 0)
+    assert flows.round_trip(flow, x, torch.float64) < 1e-12
+    assert flows.log_det_error(flow, x) < 1e-5
+    flow.register_forward_hook(
+        lambda _, inputs, out: (out[0] + 0.1, out[1] + 0.1 * (inputs[0].dtype == torch.float32))
+    )
+    assert flows.round_trip(flow, x, torch.float64) == pytest.approx(0.1, rel=1e-3)
+    assert flows.log_det_error(flow, x) == pytest.approx(0.1, rel=1e-3)
+
+
+def test_the_fastest_documented_peer_is_compared() -> None:
+    times = {
+        "a, as documented": [3.0, 4.0],
+        "b, as documented": [2.0, 3.0],
+        "b, compiled": [1.0, 1.0],
+        flows.OURS: [1.0, 2.0],
+    }
+    assert flows.ratios(times) == ("b, as documented", [2.0, 1.5])

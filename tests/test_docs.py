@@ -73,7 +73,7 @@ def names(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Any]:
     "page",
     [
         *("index.md", "getting-started.md", "data.md", "sketches.md"),
-        *("extending.md", "compilation.md"),
+        *("extending.md", "compilation.md", "models/flows.md"),
     ],
 )
 def test_the_python_of_a_page_runs(page: str, names: dict[str, Any]) -> None:
