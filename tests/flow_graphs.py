@@ -58,10 +58,13 @@ def started(build: Callable[[], ConditionalFlow], n: int) -> tuple[ConditionalFl
 
 
 def gap(found: tuple[Tensor, ...], expected: tuple[Tensor, ...]) -> float:
-    """Largest difference of two results of one shape and dtype."""
+    """Largest difference of two results of one shape and dtype, relative to the size of each."""
     pairs = list(zip(found, expected, strict=True))
     assert all(a.shape == b.shape and a.dtype == b.dtype for a, b in pairs)
-    return max(float((a - b).detach().abs().max()) for a, b in pairs)
+    return max(
+        float((a - b).detach().abs().max() / b.detach().abs().max().clamp(min=1.0))
+        for a, b in pairs
+    )
 
 
 def gradients(flow: ConditionalFlow, found: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
