@@ -31,6 +31,7 @@ VARIANTS: dict[str, dict[str, Callable[[], Any]]] = {
     "prior": {
         "Unconditional": lambda: priors.FlowPrior(ConditionalFlow(SPLIT.n_nuisance, 0, 1, (8,))),
         "Spline": lambda: flow_prior(bins=4),
+        "Rotation": lambda: flow_prior(rotate=True),
     },
     "likelihood": {"FixedScale": lambda: likelihoods.Gaussian(0.3, learned=False)},
     "guide": {
