@@ -20,6 +20,7 @@ import argparse
 import copy
 import importlib.metadata
 import importlib.util
+import math
 import statistics
 import sys
 import time
@@ -269,10 +270,11 @@ def enlarged(flow: ConditionalFlow, factor: float = 3.0) -> ConditionalFlow:
 
 
 @torch.no_grad()
-def round_trip(flow: ConditionalFlow, x: Tensor, dtype: torch.dtype) -> float:
-    """Largest absolute difference of a value and what comes back from its noise."""
+def round_trip(flow: ConditionalFlow, x: Tensor, dtype: torch.dtype) -> float | None:
+    """Largest absolute difference of a value and what comes back; None where it is no number."""
     flow, x = copy.deepcopy(flow).to(dtype), x.to(dtype)
-    return float((flow.inverse(flow(x)[0])[0] - x).abs().max())
+    worst = float((flow.inverse(flow(x)[0])[0] - x).abs().max())
+    return worst if math.isfinite(worst) else None
 
 
 def log_det_error(flow: ConditionalFlow, x: Tensor) -> float:

@@ -1,6 +1,7 @@
 """The benchmark scripts run whole, with small settings."""
 
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -233,7 +234,8 @@ def test_the_flows_compared_are_of_one_size() -> None:
 def test_errors_of_a_flow_are_found() -> None:
     flow = flows.ours(flows.Size(4, 2, 8)).eval()
     x = flows.data(8, 4, 0)
-    assert flows.round_trip(flow, x, torch.float64) < 1e-12
+    assert flows.round_trip(flow, x, torch.float64) == pytest.approx(0, abs=1e-12)
+    assert flows.round_trip(flow, torch.full_like(x, math.inf), torch.float64) is None
     assert flows.log_det_error(flow, x) < 1e-5
     flow.register_forward_hook(
         lambda _, inputs, out: (out[0] + 0.1, out[1] + 0.1 * (inputs[0].dtype == torch.float32))
