@@ -218,7 +218,9 @@ class Response(NamedTuple):
 
     Attributes:
         histogram: Share of each answer, ``(batch, classes)``.
-        entropy: Of the mean answer, :math:`H(\mathbb{E}_v f) / \log K`, in [0, 1], ``(batch,)``.
+        entropy: Of that histogram, over :math:`\log K`, in [0, 1], ``(batch,)``. The answers are
+            counted and their probabilities not averaged: a network that is unsure of everything
+            does not respond to the part.
         spread: Standard deviation of the answer's number, ``(batch,)``, as the paper gives it.
         kept: Share of answers that are that of the input, ``(batch,)``.
     """
@@ -255,17 +257,15 @@ def response(
     latent = factorization.encode(x)
     own = read(factorization, latent).argmax(-1)
     n_classes = 0
-    answers, probabilities = [], []
+    answers = []
     for some in _counts(n, max(1, _CHUNK // len(x))):
         many = resampled(factorization, latent, name, some, generator)
         logits = read(factorization, many).unflatten(0, (some, len(x)))
         n_classes = logits.shape[-1]
         answers.append(logits.argmax(-1))
-        probabilities.append(logits.softmax(-1).sum(0))
     answer: Int[Tensor, "n batch"] = torch.cat(answers)
-    mean = torch.stack(probabilities).sum(0) / n
     histogram = torch.nn.functional.one_hot(answer, n_classes).float().mean(0)
-    entropy = -(mean * mean.clamp(min=1e-12).log()).sum(-1) / math.log(n_classes)
+    entropy = -(histogram * histogram.clamp(min=1e-12).log()).sum(-1) / math.log(n_classes)
     return Response(
         histogram,
         entropy.clamp(0, 1),

@@ -190,14 +190,19 @@ def test_the_answer_of_a_model_that_reads_the_part_follows_it(x: Tensor) -> None
     assert torch.allclose(found.kept, torch.full((4,), 0.5), atol=0.04)
 
 
-def test_the_entropy_is_that_of_the_mean_answer(x: Tensor) -> None:
+def test_the_entropy_is_that_of_the_histogram(x: Tensor) -> None:
+    found = editing.response(Certain(by=2), x, "nuisance", 7)
+    for share, entropy in zip(found.histogram[:, 0].tolist(), found.entropy.tolist(), strict=True):
+        terms = [p * math.log(p) for p in (share, 1 - share) if p]
+        assert entropy == pytest.approx(-sum(terms) / math.log(2), abs=1e-5)
+
+
+def test_a_model_that_is_unsure_of_everything_does_not_respond(x: Tensor) -> None:
     class Unsure(Halves):
         def predict(self, x: Tensor) -> Tensor:
-            return torch.tensor([0.8, 0.2]).log().expand(len(x), 2)
+            return torch.tensor([0.6, 0.4]).log().expand(len(x), 2)
 
-    found = editing.response(Unsure(), x, "nuisance", 5)
-    wanted = -(0.8 * math.log(0.8) + 0.2 * math.log(0.2)) / math.log(2)
-    assert torch.allclose(found.entropy, torch.full((4,), wanted), atol=1e-4)
+    assert torch.equal(editing.response(Unsure(), x, "nuisance", 5).entropy, torch.zeros(4))
 
 
 def test_the_two_lines_meet_at_their_ends_only(x: Tensor, other: Tensor) -> None:

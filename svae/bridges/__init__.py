@@ -1,7 +1,7 @@
 """Bridges: invertible networks between a frozen model's representation and readable parts."""
 
 from svae.bridges.allotting import Score, allot, score
-from svae.bridges.autoencoder import Autoencoder, ImageDecoder, Reconstruction
+from svae.bridges.autoencoder import Autoencoder, ImageDecoder, Perceptual, Reconstruction
 from svae.bridges.blocks import Block
 from svae.bridges.concepts import ConceptBridge
 from svae.bridges.coordinates import Coordinates, UnitsDropped
@@ -22,6 +22,7 @@ __all__ = [
     "Frozen",
     "ImageDecoder",
     "Pairs",
+    "Perceptual",
     "Reconstruction",
     "Score",
     "Sketched",

@@ -87,7 +87,7 @@ def score(
 
 
 def allot(
-    shares: Mapping[str, float], n_features: int, temperature: float = 0.5
+    shares: Mapping[str, float], n_features: int, temperature: float = 1.0
 ) -> dict[str, int]:
     r"""Splits the dims among concepts by their evidence; what is left is the residual.
 
@@ -110,7 +110,7 @@ def allot(
 
     Example:
         >>> allot({"digit": 0.7, "colour": 0.3, "nothing": 0.0}, 64)
-        {'digit': 19, 'colour': 3, 'nothing': 0}
+        {'digit': 22, 'colour': 9, 'nothing': 0}
     """
     if not (temperature > 0 and math.isfinite(temperature)):
         raise ValueError(f"temperature must be positive, got {temperature}")

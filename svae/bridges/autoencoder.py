@@ -13,7 +13,7 @@ from svae.bridges.frozen import Frozen
 from svae.nets import ConvDecoder, ConvEncoder, MLPDecoder
 from svae.saving import Described
 
-__all__ = ["Autoencoder", "ImageDecoder", "Reconstruction"]
+__all__ = ["Autoencoder", "ImageDecoder", "Perceptual", "Reconstruction"]
 
 _N_START = 2000  # examples that say how the units of a representation are scaled
 
@@ -103,9 +103,13 @@ class Reconstruction(nn.Module):
 
     def loss(self, x: Float[Tensor, "batch *event"]) -> tuple[Tensor, dict[str, Tensor]]:
         """Cross-entropy of the pixels, in nats per pixel, and the mean absolute error."""
+        return _pixel_loss(self.redrawn(x), x)
+
+    def redrawn(self, x: Float[Tensor, "batch *event"]) -> Float[Tensor, "batch *event"]:
+        """The unbounded parameter of each pixel, decoded from the representation of ``x``."""
         with torch.no_grad():
             representation = self.frozen.representation(x)
-        return _pixel_loss(self.decoder.logits(representation), x)
+        return self.decoder.logits(representation)
 
 
 class Autoencoder(Described, nn.Module):
@@ -152,10 +156,73 @@ class Autoencoder(Described, nn.Module):
 
     def loss(self, x: Float[Tensor, "batch *event"]) -> tuple[Tensor, dict[str, Tensor]]:
         """Cross-entropy of the pixels, in nats per pixel, and the mean absolute error."""
+        return _pixel_loss(self.redrawn(x), x)
+
+    def redrawn(self, x: Float[Tensor, "batch *event"]) -> Float[Tensor, "batch *event"]:
+        """The unbounded parameter of each pixel, decoded from the code, noise and all."""
         code = self.encode(x)
         if self.training:
             code = code + self.noise * torch.randn_like(code)
-        return _pixel_loss(self.decoder(code), x)
+        return self.decoder(code)
+
+
+class Perceptual(nn.Module):
+    r"""Trains a decoder by what a frozen network sees in its pictures, beside their pixels.
+
+    .. math:: L = L_\mathrm{pixels} + w \, \frac{1}{C} \sum_c
+        \frac{\overline{(\Phi_c(\hat x) - \Phi_c(x))^2}}{\mathrm{Var}\, \Phi_c}
+
+    A loss in pixels alone averages over what it cannot know, and natural pictures become blurs
+    that a classifier no longer reads. Fit it with :func:`svae.fit`; what it trains is ``network``.
+
+    References:
+        Perceptual Losses for Real-Time Style Transfer and Super-Resolution (Johnson et al., 2016),
+        https://arxiv.org/abs/1603.08155
+
+    Args:
+        network: What is trained.
+        frozen: A network of the same inputs, opened at the layer that compares.
+        weight: :math:`w`.
+
+    Raises:
+        ValueError: If the weight is negative.
+    """
+
+    def __init__(
+        self, network: Autoencoder | Reconstruction, frozen: Frozen, weight: float = 0.1
+    ) -> None:
+        super().__init__()
+        if weight < 0:
+            raise ValueError(f"weight must be at least 0, got {weight}")
+        self.network, self.frozen, self.weight = network, frozen, weight
+        self.variance: Tensor
+        self.register_buffer("variance", torch.ones(1))
+
+    @property
+    def x_shape(self) -> tuple[int, ...] | None:
+        """Shape of one input."""
+        return self.network.x_shape
+
+    @torch.no_grad()
+    def start(self, train: Any) -> None:
+        """Takes the variance of each channel from some of the training examples."""
+        self.network.start(train)
+        seen = [self.frozen.representation(x) for x in train.floats(_N_START).split(500)]
+        channels = torch.cat(seen).transpose(0, 1).flatten(1)
+        variance = channels.var(1)
+        shape = (-1, *[1] * (seen[0].dim() - 2))
+        self.variance = variance.clamp(min=1e-6 * float(variance.max())).view(shape)
+
+    def loss(self, x: Float[Tensor, "batch *event"]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Both terms; the first in nats per pixel, the second in shares of a variance."""
+        logits = self.network.redrawn(x)
+        pixels, found = _pixel_loss(logits, x)
+        with torch.no_grad():
+            wanted = self.frozen.representation(x)
+        seen = self.frozen.representation(logits.sigmoid())
+        difference = ((seen - wanted).square() / self.variance).mean()
+        loss = pixels + self.weight * difference
+        return loss, {**found, "perceptual": difference.detach(), "loss": loss.detach()}
 
 
 def _pixel_loss(logits: Tensor, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:

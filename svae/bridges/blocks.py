@@ -72,7 +72,7 @@ class Block(Described, nn.Module):
     @torch.no_grad()
     def start(self, z: Float[Tensor, "n D"], value: Int[Tensor, " n"]) -> None:
         """Puts the Gaussian of each value where its examples are, if there are two or more."""
-        for k in range(self.n_values):
+        for k in range(self.n_values if self.n_dims else 0):
             rows = z[value == k]
             if len(rows) < 2:
                 continue

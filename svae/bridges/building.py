@@ -53,7 +53,7 @@ class Prepared:
 def prepare(bridge: ConceptBridge, train: Any, seed: int = 0) -> Prepared:
     """Measures the training data and builds the bridge, unless it is built already.
 
-    Dims are allotted by :func:`svae.bridges.allot`; the class gets at least as many as hold 99 %
+    Dims are allotted by :func:`svae.bridges.allot`; the class gets at least as many as hold 90 %
     of the squared gradient of the network's answer. The coordinates are turned so that the dims
     of each concept start along the directions that its pairs share, those of the class along the
     directions that the answer depends on; the flow goes on from there.

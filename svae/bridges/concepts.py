@@ -39,6 +39,9 @@ __all__ = ["RESIDUAL", "ConceptBridge"]
 
 RESIDUAL = "residual"
 _CHUNK = 500
+# Rare activations lie tens of standard deviations away, where larger scales multiply up to the
+# powers of ten that a first epoch never recovers from.
+_MAX_LOG_SCALE = 1.0
 
 
 class ConceptBridge(nn.Module):
@@ -93,7 +96,7 @@ class ConceptBridge(nn.Module):
         *,
         decoder: nn.Module | None = None,
         dims: Mapping[str, int] | None = None,
-        temperature: float = 0.5,
+        temperature: float = 1.0,
         n_blocks: int = 8,
         hidden: Sequence[int] = (256, 256),
         max_features: int = 4096,
@@ -344,6 +347,7 @@ class ConceptBridge(nn.Module):
             coordinates.n_features,
             n_blocks=self.settings["n_blocks"],
             hidden=self.settings["hidden"],
+            max_log_scale=_MAX_LOG_SCALE,
         )
         self.order = _order(self.flow)
         self.undo = self.order.argsort()

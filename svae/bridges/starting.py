@@ -11,7 +11,7 @@ __all__ = ["answer_directions", "pair_directions", "turn"]
 _N_EXAMPLES = 256  # whose gradients are taken
 _N_ANSWERS = 32  # combinations of logits, where there are more classes than that
 _OVERSAMPLING = 10
-_HELD = 0.99
+_HELD = 0.9
 
 
 def answer_directions(
@@ -36,7 +36,7 @@ def answer_directions(
         seed: Of what is random in it.
 
     Returns:
-        Orthonormal directions, and how many of them hold 99 % of the answer's squared gradient.
+        Orthonormal directions, and how many of them hold 90 % of the answer's squared gradient.
     """
     generator = torch.Generator().manual_seed(seed)
     with torch.enable_grad():

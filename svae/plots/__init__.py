@@ -4,6 +4,15 @@ Every function returns a figure of its own, without pyplot or its global state;
 :func:`save` writes it as a small PNG.
 """
 
+from svae.plots.concepts import (
+    concept_axes,
+    interpolations,
+    linearisation,
+    resampled_parts,
+    responses,
+    transfer,
+    walk,
+)
 from svae.plots.curves import confusion, training_curves
 from svae.plots.embeddings import embed, embedding
 from svae.plots.grids import (
@@ -18,14 +27,21 @@ from svae.plots.traversals import traversals  # the function, which hides the mo
 
 __all__ = [
     "class_samples",
+    "concept_axes",
     "confusion",
     "embed",
     "embedding",
     "image_grid",
+    "interpolations",
+    "linearisation",
     "nuisance_grid",
     "reconstructions",
+    "resampled_parts",
+    "responses",
     "save",
     "swap_grid",
     "training_curves",
+    "transfer",
     "traversals",
+    "walk",
 ]

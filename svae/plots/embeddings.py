@@ -1,4 +1,4 @@
-"""Codes in the plane, coloured by class."""
+"""Codes on a line or in the plane, coloured by class."""
 
 import logging
 import warnings
@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 if TYPE_CHECKING:
+    import matplotlib.axes
     import matplotlib.figure
 
 __all__ = ["embed", "embedding"]
@@ -27,8 +28,10 @@ MARKERS = "o^sDvP*X"  # one more marker for every ten classes
 log = logging.getLogger("svae")
 
 
-def embed(codes: Float[Tensor, " n *features"], seed: int = 0) -> Float[Tensor, "n 2"]:
-    """Maps codes to the plane with UMAP, or with PCA where UMAP cannot work.
+def embed(
+    codes: Float[Tensor, " n *features"], seed: int = 0, n_dims: int = 2
+) -> Float[Tensor, "n {n_dims}"]:
+    """Maps codes to the plane, or a line, with UMAP, or with PCA where UMAP cannot work.
 
     PCA, said in a line of the log, steps in for fewer than 15 codes, codes that are all equal,
     and where umap-learn is missing or fails.
@@ -40,11 +43,12 @@ def embed(codes: Float[Tensor, " n *features"], seed: int = 0) -> Float[Tensor, 
     Args:
         codes: One code for each point; feature maps are flattened.
         seed: Makes the embedding repeatable.
+        n_dims: Dims to map to: 2 for the plane, 1 for a line.
 
     Raises:
-        ValueError: If there are no codes, or some are not finite.
+        ValueError: If there are no codes, some are not finite, or ``n_dims`` is neither 1 nor 2.
     """
-    return _embed(codes, seed)[0]
+    return reduced(codes, seed, n_dims)[0]
 
 
 def embedding(
@@ -70,36 +74,56 @@ def embedding(
             not finite, or a label is not in 0..K-1.
     """
     from matplotlib.figure import Figure
-    from matplotlib.lines import Line2D
 
-    lengths = {name: len(codes) for name, codes in codes_by_name.items()}
-    if not lengths or set(lengths.values()) != {len(y)}:
-        raise ValueError(
-            f"an embedding needs one code for each of the {len(y)} labels, got {lengths}. "
-            "Do codes and labels come from the same examples?"
-        )
+    check_codes(codes_by_name, y)
     check_labels(y, len(class_names))
-    # Drawn in random order, or else the last class would cover the others.
-    chosen = torch.randperm(len(y), generator=torch.Generator().manual_seed(seed))[:max_points]
+    chosen = subsample(len(y), seed, max_points)
     labels = y.cpu()[chosen].numpy()
-    n_panels = len(lengths)
+    n_panels = len(codes_by_name)
     figure = Figure(figsize=(4.2 * n_panels + 1.4, 4.4), dpi=110, layout="constrained")
     size = float(np.clip(12000 / len(labels), 5, 30))
     for i, (name, codes) in enumerate(codes_by_name.items()):
-        points, method = _embed(codes[chosen.to(codes.device)], seed)
+        points, method = reduced(codes[chosen.to(codes.device)], seed)
         axes = figure.add_subplot(1, n_panels, i + 1)
-        for decade in np.unique(labels // len(PALETTE)):
-            inside = labels // len(PALETTE) == decade
-            axes.scatter(
-                *points[torch.from_numpy(inside)].T.numpy(),
-                c=[PALETTE[k % len(PALETTE)] for k in labels[inside]],
-                marker=MARKERS[decade % len(MARKERS)],
-                s=size,
-                linewidths=0,
-                alpha=0.75,
-            )
+        scatter_classes(axes, points.numpy(), labels, size, alpha=0.75)
         axes.set_title(f"{name} ({method})", parse_math=False)
         axes.set(xticks=[], yticks=[], box_aspect=1)
+    add_class_legend(figure, class_names)
+    return figure
+
+
+def subsample(n: int, seed: int, max_points: int = MAX_POINTS) -> Int[Tensor, " chosen"]:
+    """Indices of at most ``max_points`` of ``n`` examples.
+
+    Their order is random, or else the class drawn last would cover the others.
+    """
+    return torch.randperm(n, generator=torch.Generator().manual_seed(seed))[:max_points]
+
+
+def scatter_classes(
+    axes: "matplotlib.axes.Axes",
+    points: Float[np.ndarray, "n 2"],
+    labels: Int[np.ndarray, " n"],
+    size: float,
+    alpha: float,
+) -> None:
+    """Scatters points in the colour of their class, and its marker beyond ten classes."""
+    for decade in np.unique(labels // len(PALETTE)):
+        inside = labels // len(PALETTE) == decade
+        axes.scatter(
+            *points[inside].T,
+            c=[PALETTE[k % len(PALETTE)] for k in labels[inside]],
+            marker=MARKERS[decade % len(MARKERS)],
+            s=size,
+            linewidths=0,
+            alpha=alpha,
+        )
+
+
+def add_class_legend(figure: "matplotlib.figure.Figure", class_names: Sequence[str]) -> None:
+    """Writes the colour and marker of every class to the right of the figure's panels."""
+    from matplotlib.lines import Line2D
+
     handles = [
         Line2D(
             [],
@@ -120,7 +144,18 @@ def embedding(
     )
     for text in legend.get_texts():
         text.set_parse_math(False)
-    return figure
+
+
+def check_codes(
+    codes_by_name: Mapping[str, Float[Tensor, " n ..."]], y: Int[Tensor, " labels"]
+) -> None:
+    """Raises a ``ValueError`` unless there are codes, one for each label."""
+    lengths = {name: len(codes) for name, codes in codes_by_name.items()}
+    if not lengths or set(lengths.values()) != {len(y)}:
+        raise ValueError(
+            f"an embedding needs one code for each of the {len(y)} labels, got {lengths}. "
+            "Do codes and labels come from the same examples?"
+        )
 
 
 def check_labels(y: Int[Tensor, " n"], n_classes: int) -> None:
@@ -133,7 +168,10 @@ def check_labels(y: Int[Tensor, " n"], n_classes: int) -> None:
         )
 
 
-def _embed(codes: Tensor, seed: int) -> tuple[Float[Tensor, "n 2"], str]:
+def reduced(codes: Tensor, seed: int, n_dims: int = 2) -> tuple[Float[Tensor, "n dims"], str]:
+    """What :func:`embed` gives, and the method that gave it: ``"UMAP"`` or ``"PCA"``."""
+    if n_dims not in (1, 2):
+        raise ValueError(f"n_dims must be 1, a line, or 2, the plane, got {n_dims}")
     flat = codes.detach().float().cpu().flatten(1) if codes.ndim > 1 else codes
     if flat.ndim < 2 or flat.numel() == 0 or not bool(flat.isfinite().all()):
         raise ValueError(
@@ -146,16 +184,16 @@ def _embed(codes: Tensor, seed: int) -> tuple[Float[Tensor, "n 2"], str]:
         why = "all codes are equal"
     else:
         try:
-            return _umap(flat, seed), "UMAP"
+            return _umap(flat, seed, n_dims), "UMAP"
         except ImportError as error:
             why = f"umap-learn cannot be imported ({error})"
         except (ValueError, TypeError, AttributeError, RuntimeError, ArithmeticError) as error:
             why = f"UMAP failed ({type(error).__name__}: {error})"
     log.info("embedding by PCA instead of UMAP: %s", why)
-    return _pca(flat), "PCA"
+    return _pca(flat, n_dims), "PCA"
 
 
-def _umap(codes: Float[Tensor, "n features"], seed: int) -> Float[Tensor, "n 2"]:
+def _umap(codes: Float[Tensor, "n features"], seed: int, n_dims: int) -> Float[Tensor, "n dims"]:
     with warnings.catch_warnings():
         # umap-learn announces at each import that its network variant lacks TensorFlow.
         warnings.filterwarnings("ignore", "Tensorflow not installed", ImportWarning)
@@ -164,8 +202,9 @@ def _umap(codes: Float[Tensor, "n features"], seed: int) -> Float[Tensor, "n 2"]
     # One thread is what a seed allows, and saying so keeps UMAP from warning about it. PCA as the
     # start keeps the coarse layout, and needs no eigensolver, which well separated classes break.
     points = UMAP(
+        n_components=n_dims,
         n_neighbors=min(NEIGHBORS, len(codes) - 1),
-        init="pca" if codes.shape[1] > 1 else "random",
+        init="pca" if codes.shape[1] >= n_dims else "random",
         random_state=seed,
         n_jobs=1,
         n_epochs=200,  # UMAP's own choice for large sets; it takes 500 for small ones
@@ -173,8 +212,8 @@ def _umap(codes: Float[Tensor, "n features"], seed: int) -> Float[Tensor, "n 2"]
     return torch.as_tensor(np.asarray(points), dtype=torch.float32)
 
 
-def _pca(codes: Float[Tensor, "n features"]) -> Float[Tensor, "n 2"]:
+def _pca(codes: Float[Tensor, "n features"], n_dims: int) -> Float[Tensor, "n dims"]:
     centered = codes - codes.mean(0)
     _, _, directions = torch.linalg.svd(centered, full_matrices=False)
-    points = centered @ directions[:2].T
-    return torch.nn.functional.pad(points, (0, 2 - points.shape[1]))
+    points = centered @ directions[:n_dims].T
+    return torch.nn.functional.pad(points, (0, n_dims - points.shape[1]))

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import pytorch_lightning as pl
 from torch import nn
 
-from svae.bridges.autoencoder import Autoencoder, Reconstruction
+from svae.bridges.autoencoder import Autoencoder, Perceptual, Reconstruction
 from svae.bridges.concepts import ConceptBridge
 from svae.bridges.objective import ConceptObjective
 from svae.data import ArrayData, as_data
@@ -56,8 +56,9 @@ def _(
 
 @training_of.register(Autoencoder)
 @training_of.register(Reconstruction)
+@training_of.register(Perceptual)
 def _(
-    model: Autoencoder | Reconstruction,
+    model: Autoencoder | Reconstruction | Perceptual,
     data: ArrayData,
     objective: None,
     recipe: Recipe | None,

@@ -47,9 +47,9 @@ def test_units_that_are_constant_do_not_count() -> None:
 def test_dims_follow_the_evidence_and_the_temperature() -> None:
     even = allot({"a": 1.0, "b": 1.0}, 30)
     assert even == {"a": 10, "b": 10}  # and ten for the residual
-    assert allot({"a": 0.5}, 100, temperature=1.0) == {"a": 33}
+    assert allot({"a": 0.5}, 100) == {"a": 33}
     assert allot({"a": 0.5}, 100, temperature=0.5) == {"a": 20}
-    assert allot({"a": 0.01}, 100) == {"a": 1}  # some evidence, so at least one
+    assert allot({"a": 0.001}, 100) == {"a": 1}  # some evidence, so at least one
 
 
 def test_more_concepts_than_dims_are_refused() -> None:

@@ -145,6 +145,7 @@ def test_a_step_out_of_range_is_refused() -> None:
 def test_a_block_without_dims_changes_nothing() -> None:
     for block in (Block(0), Block(0, 4)):
         z = torch.zeros(5, 0)
+        block.start(z, torch.tensor([0, 0, 1, 1, 1]))
         assert torch.allclose(block.log_prob(z), torch.zeros(5), atol=1e-6)
         assert block.sample(3).shape == (3, 0)
         assert block.step(z).shape == (5, 0)

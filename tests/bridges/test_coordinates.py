@@ -124,7 +124,10 @@ def test_aimed_coordinates_lie_along_the_directions() -> None:
 
 def test_the_answer_depends_on_its_directions_only() -> None:
     plane = torch.linalg.qr(torch.randn(8, 2))[0]
-    weight = torch.randn(2, 3)
+    # Orthogonal and of mean zero, so that both directions count alike.
+    weight = (
+        torch.tensor([[1.0, -1.0, 0.0], [1.0, 1.0, -2.0]]) / torch.tensor([[2.0], [6.0]]).sqrt()
+    )
 
     def head(value: torch.Tensor) -> torch.Tensor:
         return torch.tanh(value @ plane) @ weight

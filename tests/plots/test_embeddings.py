@@ -71,6 +71,23 @@ def test_umap_is_given_the_seed_on_one_thread(fake_umap: type[FakeUMAP]) -> None
     assert figure.axes[0].get_title() == "z_class (UMAP)"
 
 
+def test_a_line_is_one_dim_of_umap(fake_umap: type[FakeUMAP]) -> None:
+    plots.embed(clouds(30)[0], n_dims=2)
+    codes = clouds(30)[0][:, :1]
+    torch.testing.assert_close(plots.embed(codes, n_dims=1), codes)
+    assert [settings["n_components"] for settings in fake_umap.built] == [2, 1]
+    assert [settings["init"] for settings in fake_umap.built] == ["pca", "pca"]
+
+
+@pytest.mark.usefixtures("no_umap")
+def test_a_line_is_the_first_principal_component() -> None:
+    codes, _ = clouds(30)
+    line = plots.embed(codes, n_dims=1)
+    assert line.shape == (30, 1)
+    largest = torch.linalg.svdvals(codes - codes.mean(0))[:1]
+    torch.testing.assert_close(torch.linalg.svdvals(line), largest)
+
+
 def test_pca_stands_in_for_a_failing_umap(
     fake_umap: type[FakeUMAP], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -1,0 +1,104 @@
+import pytest
+import torch
+from torch import nn
+
+import svae
+from svae.bridges import Autoencoder, Frozen, ImageDecoder, Perceptual, Reconstruction
+
+
+def network() -> nn.Module:
+    torch.manual_seed(1)
+    return nn.Sequential(nn.Conv2d(1, 6, 3, 2, 1), nn.ReLU(), nn.Flatten(), nn.Linear(96, 10))
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 12, 9)])
+@pytest.mark.parametrize("representation", [(5,), (2, 4, 3)])
+def test_a_decoder_gives_pictures_of_any_representation(
+    shape: tuple[int, ...], representation: tuple[int, ...]
+) -> None:
+    decoder = ImageDecoder(shape, representation, width=8).eval()
+    pictures = decoder(100 * torch.randn(3, *representation))
+    assert pictures.shape == (3, *shape)
+    assert 0 <= float(pictures.detach().min()) <= float(pictures.detach().max()) <= 1
+
+
+def test_a_decoder_does_not_mind_the_scale_of_a_unit() -> None:
+    decoder = ImageDecoder((1, 8, 8), (5,), width=8).eval()
+    scale = torch.tensor([1e-3, 1.0, 1e3, 7.0, 0.0])
+    plain = torch.randn(400, 5)
+    plain[:, 4] = 2.0
+    decoder.standardise(plain)
+    first = decoder(plain[:4])
+    moved = plain * scale + torch.arange(5)
+    decoder.standardise(moved)
+    assert torch.allclose(decoder(moved[:4])[..., :4], first[..., :4], atol=2e-2)
+
+
+def test_vectors_are_decoded_too() -> None:
+    assert ImageDecoder((7,), (5,))(torch.randn(3, 5)).shape == (3, 7)
+
+
+def test_the_loss_is_the_cross_entropy_of_the_pixels() -> None:
+    autoencoder = Autoencoder((1, 8, 8), n_code=4, width=8, noise=0.0).eval()
+    x = torch.rand(6, 1, 8, 8)
+    p = autoencoder.decode(autoencoder.encode(x))
+    wanted = -(x * p.log() + (1 - x) * (1 - p).log()).mean()
+    loss, found = autoencoder.loss(x)
+    assert torch.allclose(loss, wanted, atol=1e-5)
+    assert torch.allclose(found["absolute_error"], (p - x).abs().mean(), atol=1e-6)
+
+
+def test_noise_is_added_while_training_only() -> None:
+    autoencoder = Autoencoder((1, 8, 8), n_code=4, width=8, noise=1.0)
+    x = torch.rand(6, 1, 8, 8)
+    assert not torch.equal(autoencoder.redrawn(x), autoencoder.redrawn(x))
+    autoencoder.eval()
+    assert torch.equal(autoencoder.redrawn(x), autoencoder.redrawn(x))
+
+
+def test_the_code_is_about_standardised() -> None:
+    code = Autoencoder((1, 8, 8), n_code=4, width=8).encode(torch.rand(200, 1, 8, 8))
+    assert torch.allclose(code.mean(0), torch.zeros(4), atol=1e-4)
+    assert torch.allclose(code.std(0), torch.ones(4), atol=2e-2)
+
+
+def test_a_perceptual_loss_compares_what_the_network_sees() -> None:
+    frozen = Frozen(network(), "1", x_shape=(1, 8, 8))
+    autoencoder = Autoencoder((1, 8, 8), n_code=4, width=8, noise=0.0).eval()
+    data = svae.data.Digits()
+    x = data.test.floats(limit=20)
+    seen = frozen.representation(data.train.floats())
+    variance = seen.var((0, 2, 3)).view(6, 1, 1)
+    redrawn = frozen.representation(autoencoder.redrawn(x).sigmoid())
+    wanted = ((redrawn - frozen.representation(x)).square() / variance).mean()
+    perceptual = Perceptual(autoencoder, frozen, weight=0.5)
+    perceptual.start(data.train)
+    loss, found = perceptual.loss(x)
+    assert torch.allclose(found["perceptual"], wanted, rtol=1e-3)
+    assert torch.allclose(loss, autoencoder.loss(x)[0] + 0.5 * wanted, rtol=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["autoencoder", "reconstruction"])
+def test_fitting_lowers_both_terms_and_leaves_the_network(kind: str) -> None:
+    frozen, data = Frozen(network(), "1", x_shape=(1, 8, 8)), svae.data.Digits()
+    trained = (
+        Autoencoder((1, 8, 8), n_code=8, width=8)
+        if kind == "autoencoder"
+        else Reconstruction(frozen, width=8)
+    )
+    perceptual = Perceptual(trained, frozen)
+    x, before = data.test.floats(limit=50), frozen.fingerprint
+    perceptual.start(data.train)
+    first = perceptual.eval().loss(x)[1]
+    svae.fit(perceptual, data, max_epochs=4, enable_progress_bar=False)
+    last = perceptual.loss(x)[1]
+    assert float(last["absolute_error"]) < 0.8 * float(first["absolute_error"])
+    assert float(last["perceptual"]) < float(first["perceptual"])
+    assert frozen.fingerprint == before
+
+
+def test_numbers_out_of_range_are_refused() -> None:
+    with pytest.raises(ValueError, match="n_code must be >= 1"):
+        Autoencoder((1, 8, 8), n_code=0)
+    with pytest.raises(ValueError, match="weight must be at least 0"):
+        Perceptual(Autoencoder((1, 8, 8)), Frozen(network(), "1"), weight=-1.0)
