@@ -30,13 +30,22 @@ MAIN = {"lenet": "relu", "resnet20": "mean"}  # the layers of the claims; the ot
 LAYERS = {"lenet": networks.LENET_LAYERS, "resnet20": networks.RESNET_LAYERS}
 
 
-def subject(name: str, seed: int) -> tuple[Any, Any]:
-    """A frozen network and its data."""
+def loaded(name: str, seed: int, n_test: int) -> Any:
+    """A data set, cut down where few test examples are asked for."""
     import svae
 
+    data: Any = svae.data.MNIST(seed=seed) if name == "mnist" else svae.data.CIFAR10(seed=seed)
+    if n_test < len(data.test):
+        data.train = data.train.subset(torch.arange(10 * n_test))
+        data.validation = data.validation.subset(torch.arange(n_test))
+    return data
+
+
+def subject(name: str, seed: int, n_test: int) -> tuple[Any, Any]:
+    """A frozen network and its data."""
     if name == "lenet":
-        return networks.LeNet.trained(), svae.data.MNIST(seed=seed)
-    return networks.ResNet20.trained(), svae.data.CIFAR10(seed=seed)
+        return networks.LeNet.trained(), loaded("mnist", seed, n_test)
+    return networks.ResNet20.trained(), loaded("cifar10", seed, n_test)
 
 
 def layer(name: str, where: str, seed: int, steps: int, n_test: int) -> dict[str, Any]:
@@ -44,7 +53,7 @@ def layer(name: str, where: str, seed: int, steps: int, n_test: int) -> dict[str
     import svae
     from svae.editing import response
 
-    net, data = subject(name, seed)
+    net, data = subject(name, seed, n_test)
     torch.manual_seed(seed)
     frozen = svae.Frozen(net, where, x_shape=data.x_shape)
     before = frozen.fingerprint
@@ -90,7 +99,7 @@ def generation(name: str, seed: int, epochs: int, steps: int, n_test: int) -> di
     from svae.judge import load_judge
     from svae.metrics import frechet_distance
 
-    data: Any = svae.data.MNIST(seed=seed) if name == "mnist" else svae.data.CIFAR10(seed=seed)
+    data = loaded(name, seed, n_test)
     features: Callable[[Any], Any] = (
         load_judge(data).features if name == "mnist" else networks.squeezenet_features()
     )

@@ -13,6 +13,7 @@ import svae
 from benchmarks import (
     against_classifier,
     choices,
+    concepts,
     core,
     evidence,
     few_labels,
@@ -207,7 +208,8 @@ def test_the_table_of_guides_is_that_of_its_results() -> None:
 @pytest.mark.slow
 def test_the_benchmark_of_flows_runs_whole(tmp_path: Path) -> None:
     # In a process of its own: the shape checker breaks the graphs that are timed.
-    call = [sys.executable, flows.__file__, "--quick", f"--results={tmp_path}"]
+    to = [f"--results={tmp_path}", f"--table={tmp_path / 'flows.md'}"]
+    call = [sys.executable, flows.__file__, "--quick", *to]
     done = subprocess.run(call, capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "flows.json").read_text())
@@ -222,6 +224,11 @@ def test_the_benchmark_of_flows_runs_whole(tmp_path: Path) -> None:
     for name in set(flows.PEERS) - set(found["peers"]):
         assert f"pip install {name}" in done.stdout.replace("FrEIA normflows", name)
         assert claims["step_ratio"]["measured"] is None
+
+
+def test_the_table_of_flows_is_that_of_its_results() -> None:
+    found = json.loads((flows.RESULTS / "flows.json").read_text())
+    assert flows.TABLE.read_text() == flows.page(found["times"])
 
 
 def test_the_flows_compared_are_of_one_size() -> None:
@@ -252,3 +259,37 @@ def test_the_fastest_documented_peer_is_compared() -> None:
         flows.OURS: [1.0, 2.0],
     }
     assert flows.ratios(times) == ("b, as documented", [2.0, 1.5])
+
+
+@pytest.mark.slow
+@pytest.mark.data
+@pytest.mark.filterwarnings("ignore::svae.bridges.UnitsDropped")
+def test_the_benchmark_of_concepts_runs_whole(tmp_path: Path) -> None:
+    arguments = [
+        *("--quick", "--seeds", "0", "--steps", "30", "--layer-steps", "2"),
+        *("--coloured", "digits", "--networks", "lenet", "--generators", "mnist"),
+        *("--runs", str(tmp_path), "--out", str(tmp_path / "concepts.json")),
+        *("--table", str(tmp_path / "table.md")),
+    ]
+    concepts.main(arguments)
+    found = json.loads((tmp_path / "concepts.json").read_text())
+    claims = {claim["id"]: claim for claim in found["claims"]}
+    assert claims["concepts.kept.lenet"]["measured"] > 0.8
+    assert claims["concepts.kept.resnet20"]["measured"] is None  # not asked for
+    assert claims["concepts.round_trip"]["measured"] < 1e-3
+    assert claims["concepts.generation.mnist"]["measured"] > 1
+    assert {"concepts.response.digit", "concepts.swap.colour.digit"} <= set(claims)
+    rows = (tmp_path / "table.md").read_text().splitlines()
+    assert len(rows) == 2 + len(concepts.LAYERS["lenet"])
+
+
+@pytest.mark.data
+def test_frozen_networks_have_their_weights() -> None:
+    from experiments.networks import LeNet, ResNet20
+
+    digit = svae.data.MNIST().test.floats(limit=1)
+    picture = svae.data.CIFAR10().test.floats(limit=1)
+    with torch.no_grad():
+        found = LeNet.trained()(digit)[0], ResNet20.trained()(picture)[0]
+    assert found[0][:4].tolist() == pytest.approx([-1.729, -0.554, 2.168, 2.156], abs=2e-3)
+    assert found[1][:4].tolist() == pytest.approx([19.373, -0.390, 5.018, -1.967], abs=2e-3)

@@ -5,8 +5,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import svae
 import svae.nets
@@ -236,3 +238,51 @@ def test_few_labels_are_one_flag_away() -> None:
     objective = experiment.objective(options, data)
     assert objective.scales["z_class"] == 1.0
     assert [type(penalty).__name__ for penalty in objective.penalties] == ["Consistency"]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::svae.bridges.UnitsDropped")
+def test_concepts_of_coloured_digits(tmp_path: Path) -> None:
+    arguments = ["--dataset", "digits", "--quick", "--max-epochs", "12", "--out", str(tmp_path)]
+    found = script("colour_mnist_concepts").main(arguments)
+    assert found == json.loads((tmp_path / "metrics.json").read_text())
+    assert found["dataset"] == "coloured-digits"
+    assert found["response_entropy_digit"] > 0.8
+    assert found["response_entropy_residual"] < 0.2
+    assert found["answer_kept"] > 0.9
+    assert found["swap_digit_digit_read"] > 0.7
+    assert found["fid_flow"] < found["fid_normal"]
+    for name in (
+        *("transfer_digit", "transfer_colour", "transfer_residual", "interpolations", "resampled"),
+        *("generated", "responses", "walk", "axes", "linearisation"),
+    ):
+        assert (tmp_path / f"{name}.png").stat().st_size > 5000
+    bridge = svae.load(tmp_path)
+    assert bridge.parts == ("digit", "colour", "residual")
+    assert svae.reconstruct(bridge, torch.rand(2, 3, 8, 8)).shape == (2, 3, 8, 8)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::svae.bridges.UnitsDropped")
+def test_concepts_of_a_folder_of_pictures(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    rows = ["file,shape,shade"]
+    for i in range(120):
+        picture = np.full((24, 24, 3), 40 * (i % 3), dtype=np.uint8)
+        picture[6:18, 6:18] = (220, 40, 40) if i % 2 else (40, 40, 220)
+        picture += generator.integers(0, 20, picture.shape, dtype=np.uint8)
+        Image.fromarray(picture).save(tmp_path / f"{i}.png")
+        rows.append(f"{i}.png,{'red' if i % 2 else 'blue'},{i % 3}")
+    (tmp_path / "table.csv").write_text("\n".join(rows) + "\n")
+    found = script("natural_concepts").main(
+        [
+            *("--folder", str(tmp_path), "--table", str(tmp_path / "table.csv")),
+            *("--label", "shape", "--size", "24", "--quick", "--max-epochs", "3"),
+            *("--out", str(tmp_path / "out")),
+        ]
+    )
+    assert found == json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert 0 <= found["response_kept_residual"] <= 1
+    assert {"dims_class", "dims_shade", "dims_residual"} <= set(found)
+    for name in ("transfer_class", "transfer_shade", "transfer_residual", "reconstructions"):
+        assert (tmp_path / "out" / f"{name}.png").stat().st_size > 2000
