@@ -12,9 +12,9 @@ Cost: two minutes on the digits, about fifteen minutes on MNIST, on two cores.
 
 Two frozen networks are explained: a classifier of the digit, at its last hidden layer, and an
 autoencoder, at its code. Each gets a concept bridge with the digit (by its labels), the colour (by
-pairs of other digits in the same colour) and the residual. The judge of the pictures is a third
-network, of the de-coloured picture, beside the colour read off the pixels; neither has part in any
-training.
+pairs of other digits in one colour, and of one picture in two) and the residual. The judge of the
+pictures is a third network, of the de-coloured picture, beside the colour read off the pixels;
+neither has part in any training.
 """
 
 import argparse
@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 DIGIT, COLOUR, RESIDUAL = "digit", "colour", "residual"
 # Epochs of classifier, autoencoder and the two bridges.
-EPOCHS = {"mnist": (2, 5, 4, 4), "digits": (20, 40, 40, 40)}
+EPOCHS = {"mnist": (2, 10, 3, 6), "digits": (20, 60, 40, 60)}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -119,18 +119,19 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
 
 
 def colour_pairs(base: Any, data: Any, seed: int, n: int = 10_000) -> Any:
-    """Pairs of pictures of any two digits, both painted in one colour."""
+    """Pictures of any two digits in one colour, and of one picture in any two colours."""
     import torch
 
-    from svae.bridges import Pairs
+    from svae.bridges import Pairs, Together
     from svae.data.batch import as_floats
     from svae.data.coloured import draw_colours, paint
 
     generator = torch.Generator().manual_seed(seed)
-    colour = draw_colours(data.colours, n, generator)
+    one, other = (draw_colours(data.colours, n, generator) for _ in range(2))
     rows = torch.randint(len(base.train), (2, n), generator=generator)
-    first, second = (paint(as_floats(base.train.x[side]), colour) for side in rows)
-    return Pairs(COLOUR, first, second)
+    first, second = (as_floats(base.train.x[side]) for side in rows)
+    share = Pairs(COLOUR, paint(first, one), paint(second, one))
+    return Together([share, Pairs(COLOUR, paint(first, one), paint(first, other), differ=True)])
 
 
 def answers(found: Any, bridge: Any, data: Any, n_test: int, options: Any) -> None:

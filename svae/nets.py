@@ -117,6 +117,8 @@ class ConvEncoder(Described, nn.Module):
         n_features: Number of output features.
         width: Channels of the first map.
         dropout: Share of features dropped before the linear layer while training.
+        normalise: Whether there is batch normalisation, which trains faster; without it a feature
+            is a function of its own input alone while training too, and more precise.
     """
 
     def __init__(
@@ -125,6 +127,7 @@ class ConvEncoder(Described, nn.Module):
         n_features: int = 256,
         width: int = 32,
         dropout: float = 0.0,
+        normalise: bool = True,
     ) -> None:
         super().__init__()
         sizes = image_sizes(shape)
@@ -133,9 +136,11 @@ class ConvEncoder(Described, nn.Module):
         n_in = self.shape[0]
         for i in range(len(sizes) - 1):
             n_out = width * min(2**i, 8)
-            layers += _conv(nn.Conv2d(n_in, n_out, 3, stride=2, padding=1, bias=False))
+            down = nn.Conv2d(n_in, n_out, 3, stride=2, padding=1, bias=not normalise)
+            layers += _conv(down, normalise)
             if i < len(sizes) - 2 or i == 0:
-                layers += _conv(nn.Conv2d(n_out, n_out, 3, padding=1, bias=False))
+                plain = nn.Conv2d(n_out, n_out, 3, padding=1, bias=not normalise)
+                layers += _conv(plain, normalise)
             n_in = n_out
         self.convolutions = nn.Sequential(*layers)
         self.linear = nn.Sequential(
@@ -257,8 +262,9 @@ class MapEncoder(Described, nn.Module):
         return found.reshape(*x.shape[:-3], self.n_features)
 
 
-def _conv(layer: nn.Conv2d | nn.ConvTranspose2d) -> list[nn.Module]:
-    return [layer, nn.BatchNorm2d(layer.out_channels), nn.SiLU()]
+def _conv(layer: nn.Conv2d | nn.ConvTranspose2d, normalise: bool = True) -> list[nn.Module]:
+    norm = [nn.BatchNorm2d(layer.out_channels)] if normalise else []
+    return [layer, *norm, nn.SiLU()]
 
 
 def full_precision(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:

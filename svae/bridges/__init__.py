@@ -6,7 +6,7 @@ from svae.bridges.blocks import Block
 from svae.bridges.concepts import ConceptBridge
 from svae.bridges.coordinates import Coordinates, UnitsDropped
 from svae.bridges.frozen import Frozen
-from svae.bridges.naming import Attribute, Classes, Concept, Evidence, Pairs, Sketched
+from svae.bridges.naming import Attribute, Classes, Concept, Evidence, Pairs, Sketched, Together
 from svae.bridges.objective import ConceptObjective
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "Reconstruction",
     "Score",
     "Sketched",
+    "Together",
     "UnitsDropped",
     "allot",
     "score",

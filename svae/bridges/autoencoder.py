@@ -132,16 +132,17 @@ class Autoencoder(Described, nn.Module):
     """
 
     def __init__(
-        self, shape: Sequence[int], n_code: int = 64, width: int = 32, noise: float = 0.05
+        self, shape: Sequence[int], n_code: int = 64, width: int = 32, noise: float = 0.02
     ) -> None:
         super().__init__()
         if n_code < 1 or noise < 0:
             raise ValueError(f"n_code must be >= 1 and noise >= 0, got {n_code} and {noise}")
         self.x_shape, self.noise = tuple(shape), noise
-        self.encoder = ConvEncoder(shape, width=width)
+        self.encoder = ConvEncoder(shape, width=width, normalise=False)
         self.code = nn.Linear(self.encoder.n_features, n_code)
-        self.norm = nn.BatchNorm1d(n_code, affine=False)
-        self.decoder = ConvDecoder(shape, n_code, width=width)
+        # A new encoder's features vary little: the usual eps would be most of their variance.
+        self.norm = nn.BatchNorm1d(n_code, eps=1e-10, affine=False)
+        self.decoder = ConvDecoder(shape, n_code, n_hidden=512, width=width)
 
     def encode(self, x: Float[Tensor, "batch *event"]) -> Float[Tensor, "batch n_code"]:
         """The code of each picture, about standardised."""

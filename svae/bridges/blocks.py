@@ -31,6 +31,8 @@ class Block(Described, nn.Module):
     .. math:: p(z \mid k) = \mathcal{N}(z; \mu_k, \mathrm{diag}\,\sigma_k^2), \quad
               p(z) = \sum_k \pi_k\, p(z \mid k)
 
+    and two examples that share it have one value, and correlate about its mean in the same way.
+
     Unlike the paper, which puts a standard normal on every concept and one fixed :math:`\rho`,
     :math:`\rho` is learned (its normaliser is part of the density), and concepts with values get
     the density that classes really have: separate clouds.
@@ -61,8 +63,7 @@ class Block(Described, nn.Module):
             self.log_scale = nn.Parameter(torch.zeros(n_values, n_dims))
             self.log_share: Tensor
             self.register_buffer("log_share", torch.full((n_values,), -math.log(n_values)))
-        else:
-            self.rho_logit = nn.Parameter(torch.full((n_dims,), math.log(rho / (1 - rho))))
+        self.rho_logit = nn.Parameter(torch.full((n_dims,), math.log(rho / (1 - rho))))
 
     def set_shares(self, counts: Float[Tensor, " values"]) -> None:
         r"""Takes the shares :math:`\pi_k` of the values from how often each occurs."""
@@ -109,6 +110,15 @@ class Block(Described, nn.Module):
         self, second: Float[Tensor, "*batch D"], first: Float[Tensor, "*batch D"]
     ) -> Float[Tensor, " *batch"]:
         """Log-density of the dims of one example given those of another that shares them."""
+        if not self.n_values:
+            return self._correlated(second, first)
+        scale = self._scale()
+        a, b = ((z.unsqueeze(-2) - self.loc) / scale for z in (first, second))
+        given = self._correlated(b, a) - scale.log().sum(-1)
+        joint = self.log_joint(first)
+        return (joint + given).logsumexp(-1) - joint.logsumexp(-1)
+
+    def _correlated(self, second: Tensor, first: Tensor) -> Tensor:
         rho = self.rho
         variance = 1 - rho.square() + 1e-5
         error = (second - rho * first).square() / variance

@@ -94,7 +94,7 @@ def _build(
         bridge.frozen.shape, settings["max_features"], settings["max_components"]
     )
     coordinates.fit(representations)
-    by_name = {bank.name: bank for bank in banks}
+    by_name = {bank.name: bank for bank in reversed(banks)}  # the first of each name
     sides: dict[str, tuple[Tensor, Tensor, bool]] = {}
     counts: dict[str, Tensor] = {}
     for concept, found in zip(bridge.concepts, evidence, strict=True):
@@ -209,13 +209,14 @@ def _prepared(
     table = torch.stack(values, 1) if values else torch.zeros(n, 0, dtype=torch.int64)
     banks = []
     for concept, found in zip(bridge.concepts, evidence, strict=True):
-        if found.first is None or found.second is None:
-            continue
-        first, second = (
-            torch.cat([bridge.frozen.representation(part) for part in side.split(_CHUNK)]).float()
-            for side in (found.first, found.second)
-        )
-        banks.append(PairBank(concept.name, first, second, found.differ))
+        for one in (found, *found.more):
+            if one.first is None or one.second is None:
+                continue
+            first, second = (
+                torch.cat([bridge.frozen.representation(x) for x in side.split(_CHUNK)]).float()
+                for side in (one.first, one.second)
+            )
+            banks.append(PairBank(concept.name, first, second, one.differ))
     return Prepared(representations, table, banks)
 
 

@@ -1,7 +1,7 @@
 """The ways to say what a concept is: labels, an attribute, pairs of examples, two sketches."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from svae.labels import read_labels
 
-__all__ = ["Attribute", "Classes", "Concept", "Evidence", "Pairs", "Sketched"]
+__all__ = ["Attribute", "Classes", "Concept", "Evidence", "Pairs", "Sketched", "Together"]
 
 MAX_PAIRS = 20_000  # rendered or drawn for one concept
 
@@ -36,12 +36,14 @@ class Evidence:
         values: The value of every example, -1 where it is unknown; or None.
         first, second: Inputs of pairs, or None.
         differ: Whether the pairs differ in the concept and share all else, or the reverse.
+        more: Further pairs of the same concept.
     """
 
     values: Int[Tensor, " n"] | None = None
     first: Float[Tensor, "pairs ..."] | None = None
     second: Float[Tensor, "pairs ..."] | None = None
     differ: bool = False
+    more: tuple["Evidence", ...] = ()
 
 
 @runtime_checkable
@@ -226,6 +228,39 @@ class Sketched:
         return Evidence(
             first=torch.cat([plain, plain, a]), second=torch.cat([a, b, b]), differ=True
         )
+
+
+@dataclass(frozen=True)
+class Together:
+    """Several kinds of pairs of one concept: such as some that share it, and some that differ.
+
+    Pairs that differ in a concept alone say that nothing else may move with it; pairs that share
+    it say that it is one and the same in examples that have nothing else in common.
+
+    Args:
+        parts: :class:`Pairs` or :class:`Sketched` of one name.
+
+    Raises:
+        ValueError: If there are none, or of different names.
+    """
+
+    parts: Sequence[Any]
+    is_class: bool = False
+
+    def __post_init__(self) -> None:
+        names = sorted({part.name for part in self.parts})
+        if len(names) != 1:
+            raise ValueError(f"expected pairs of one concept, got those of {names}")
+
+    @property
+    def name(self) -> str:
+        """Name of the concept."""
+        return self.parts[0].name
+
+    def evidence(self, examples: Any) -> Evidence:
+        """Those of the first part, and of the others."""
+        first, *more = (part.evidence(examples) for part in self.parts)
+        return replace(first, more=tuple(more))
 
 
 def pairs_of_values(

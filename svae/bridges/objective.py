@@ -83,7 +83,8 @@ class ConceptObjective(Described, nn.Module):
         loss = nll + self.value_weight * read
         for bank, first, second in pairs or ():
             term = self._pair_loss(bridge, bank, first, second)
-            found[f"pairs_{bank.name}"] = term.detach()
+            kind = "differ" if bank.differ else "share"
+            found[f"pairs_{bank.name}_{kind}"] = term.detach()
             loss = loss + term
         if self.answer_weight and bridge.answer_concept is not None:
             answer = self._answer_loss(bridge, representation, parts, left_over)
@@ -109,7 +110,7 @@ class ConceptObjective(Described, nn.Module):
             block = bridge.block(name)
             shared = (name == bank.name) != bank.differ
             log_prob = log_prob + block.log_prob(z_a)
-            if shared and not block.n_values:
+            if shared:
                 log_prob = log_prob + block.pair_log_prob(z_b, z_a)
             else:
                 log_prob = log_prob + block.log_prob(z_b)

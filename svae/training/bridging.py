@@ -168,7 +168,7 @@ class RepresentationInputs:
         assert batch.factors is not None
         pairs = []
         for bank in self.banks:
-            rows = torch.randint(len(bank.first), (len(batch.x),))
+            rows = torch.randint(len(bank.first), (max(2, len(batch.x) // 2),))
             pairs += [side[rows].to(batch.x.device) for side in (bank.first, bank.second)]
         return [batch.x, batch.factors.long(), *pairs]
 

@@ -57,6 +57,25 @@ def test_the_density_of_a_pair_is_that_of_a_correlated_gaussian() -> None:
     assert torch.allclose(found, wanted, atol=1e-3)
 
 
+def test_the_density_of_a_pair_of_one_value_keeps_both_margins() -> None:
+    points, cell = grid(16.0, 201)
+    block = clouds().double()
+    with torch.no_grad():
+        first = block.sample(1)[0]
+        given = block.pair_log_prob(points, first.expand_as(points)).exp()
+        assert float(given.sum() * cell) == pytest.approx(1, abs=1e-3)
+        # Drawn together: a value, the first, and the second about the mean of that value.
+        a = block.sample(4000)
+        mean = torch.zeros(len(points), dtype=torch.float64)
+        for row in a[:1500]:
+            mean += block.pair_log_prob(points, row.expand_as(points)).exp() / 1500
+        wanted = block.log_prob(points).exp()
+        assert float((mean - wanted).abs().sum() * cell) < 0.2
+        near = block.pair_log_prob(a, a).mean()
+        far = block.pair_log_prob(a, a[torch.randperm(4000)]).mean()
+        assert near > far + 1
+
+
 def test_an_unknown_value_is_summed_out() -> None:
     block, z = clouds(), torch.randn(4, 2)
     value = torch.tensor([0, -1, 2, -1])

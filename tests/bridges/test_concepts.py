@@ -16,6 +16,7 @@ from svae.bridges import (
     ImageDecoder,
     Pairs,
     Reconstruction,
+    Together,
 )
 from svae.bridges.building import prepare
 from svae.judge import Judge
@@ -159,7 +160,8 @@ def test_pairs_that_share_and_pairs_that_differ_find_the_same_concept(x: Tensor)
     share[:, 3] = train[:, 3]  # only feature 3 is shared
     differ = train.clone()
     differ[:, 3] = other[:, 3]  # only feature 3 differs
-    for concept in (Pairs("three", train, share), Pairs("three", train, differ, differ=True)):
+    kinds = Pairs("three", train, share), Pairs("three", train, differ, differ=True)
+    for concept in (*kinds, Together(kinds)):
         torch.manual_seed(0)
         bridge = ConceptBridge(toys.frozen(), concept, dims={"three": 1}, **SMALL)
         fitted(bridge, 6)

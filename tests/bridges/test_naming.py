@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 import torch
 
-from svae.bridges import Attribute, Classes, Concept, Pairs, Sketched
+from svae.bridges import Attribute, Classes, Concept, Pairs, Sketched, Together
 from svae.bridges.naming import pairs_of_values
 from svae.data import ArraySet
 
@@ -90,6 +90,20 @@ def test_a_sketch_gives_three_pairs_of_each_picture() -> None:
     assert found.second is not None
     assert torch.equal(found.first, torch.cat([x, x, 0.5 * x]))
     assert torch.equal(found.second, torch.cat([0.5 * x, 0.9 * x, 0.9 * x]))
+
+
+def test_pairs_of_two_kinds_are_one_concept() -> None:
+    share = Pairs("pose", torch.rand(3, 2), torch.rand(3, 2))
+    differ = Pairs("pose", torch.rand(4, 2), torch.rand(4, 2), differ=True)
+    both = Together([share, differ])
+    assert both.name == "pose"
+    found = both.evidence(pictures())
+    assert found.first is share.first
+    assert not found.differ
+    assert [more.first is differ.first for more in found.more] == [True]
+    assert found.more[0].differ
+    with pytest.raises(ValueError, match=r"one concept, got those of \['hue', 'pose'\]"):
+        Together([share, Pairs("hue", torch.rand(3, 2), torch.rand(3, 2))])
 
 
 def test_pairs_of_a_value_share_it_and_are_no_examples_with_themselves() -> None:
