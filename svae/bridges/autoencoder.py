@@ -155,6 +155,24 @@ class Autoencoder(Described, nn.Module):
     def start(self, train: Any) -> None:
         """Nothing needs data before the first step."""
 
+    @torch.no_grad()
+    def settle(self, train: Any) -> None:
+        """Takes mean and variance of the code from some of the training examples.
+
+        Nothing holds the code's mean in its place while training, so averages over the last steps
+        lag behind it, by more than a standard deviation at high learning rates.
+
+        References:
+            Rethinking "Batch" in BatchNorm (Wu & Johnson, 2021), https://arxiv.org/abs/2105.07576
+        """
+        device = self.code.weight.device
+        parts = train.floats(_N_START).to(device).split(500)
+        code = torch.cat([self.code(self.encoder(part)) for part in parts])
+        assert self.norm.running_mean is not None
+        assert self.norm.running_var is not None
+        self.norm.running_mean.copy_(code.mean(0))
+        self.norm.running_var.copy_(code.var(0))
+
     def loss(self, x: Float[Tensor, "batch *event"]) -> tuple[Tensor, dict[str, Tensor]]:
         """Cross-entropy of the pixels, in nats per pixel, and the mean absolute error."""
         return _pixel_loss(self.redrawn(x), x)
@@ -213,6 +231,11 @@ class Perceptual(nn.Module):
         variance = channels.var(1)
         shape = (-1, *[1] * (seen[0].dim() - 2))
         self.variance = variance.clamp(min=1e-6 * float(variance.max())).view(shape)
+
+    def settle(self, train: Any) -> None:
+        """What the network itself takes from training examples before it is looked at."""
+        if (settle := getattr(self.network, "settle", None)) is not None:
+            settle(train)
 
     def loss(self, x: Float[Tensor, "batch *event"]) -> tuple[Tensor, dict[str, Tensor]]:
         """Both terms; the first in nats per pixel, the second in shares of a variance."""

@@ -117,6 +117,11 @@ class BridgeModule(pl.LightningModule):
         for name, mean in self._tally.means().items():
             self.log(f"train/{name}", mean, sync_dist=True, batch_size=1)
 
+    def on_validation_epoch_start(self) -> None:
+        """Lets the model take what it needs of the training examples to be looked at."""
+        if (settle := getattr(self.model, "settle", None)) is not None:
+            settle(self.trainer.datamodule.train)  # pyright: ignore
+
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """The loss, without what is random in it while training."""
         self._seed(-1, batch_idx)

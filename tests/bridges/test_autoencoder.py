@@ -102,3 +102,16 @@ def test_numbers_out_of_range_are_refused() -> None:
         Autoencoder((1, 8, 8), n_code=0)
     with pytest.raises(ValueError, match="weight must be at least 0"):
         Perceptual(Autoencoder((1, 8, 8)), Frozen(network(), "1"), weight=-1.0)
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_settled_code_is_standardised_whatever_training_left(wrapped: bool) -> None:
+    autoencoder, data = Autoencoder((1, 8, 8), n_code=4, width=8), svae.data.Digits()
+    assert autoencoder.norm.running_mean is not None
+    autoencoder.norm.running_mean += 100.0
+    frozen = Frozen(network(), "1", x_shape=(1, 8, 8))
+    model = Perceptual(autoencoder, frozen) if wrapped else autoencoder
+    model.settle(data.train)
+    code = autoencoder.eval().encode(data.train.floats())
+    assert torch.allclose(code.mean(0), torch.zeros(4), atol=1e-2)
+    assert torch.allclose(code.std(0), torch.ones(4), atol=1e-2)
