@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 DIGIT, COLOUR, RESIDUAL = "digit", "colour", "residual"
 # Epochs of classifier, autoencoder and the two bridges.
-EPOCHS = {"mnist": (2, 10, 3, 6), "digits": (20, 60, 40, 60)}
+EPOCHS = {"mnist": (2, 8, 3, 4), "digits": (20, 60, 40, 60)}
 
 
 def parser() -> argparse.ArgumentParser:
