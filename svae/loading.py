@@ -4,12 +4,12 @@ from pathlib import Path
 from typing import Any
 
 from svae import models
-from svae.bridges.concepts import ConceptBridge
+from svae.bridges import files
 from svae.saving import read_json
 
 __all__ = ["load"]
 
-_RESTORE = {"svae.SVAE": models.restore, "svae.ConceptBridge": ConceptBridge.restore}
+_RESTORE = {"svae.SVAE": models.restore, "svae.ConceptBridge": files.restore}
 
 
 def load(folder: str | Path, **parts: Any) -> Any:

@@ -7,10 +7,7 @@ of the blocks is an edit of the representation, :math:`\Phi' = T^{-1}(z')`, whic
 frozen network answers exactly.
 """
 
-import copy
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,18 +19,9 @@ from svae.bridges.allotting import Score
 from svae.bridges.blocks import Block
 from svae.bridges.coordinates import Coordinates
 from svae.bridges.frozen import Frozen
-from svae.bridges.naming import Concept, Evidence
+from svae.bridges.naming import Concept
 from svae.flows import ConditionalFlow
 from svae.latent import Latent
-from svae.saving import (
-    checksum,
-    describe,
-    load_weights,
-    read_json,
-    rebuild,
-    save_weights,
-    writable,
-)
 
 __all__ = ["RESIDUAL", "ConceptBridge"]
 
@@ -404,145 +392,15 @@ class ConceptBridge(nn.Module):
         residual, left_over = latent.z_nuisance.split([n_residual, coordinates.n_remainder], -1)
         return torch.cat([latent.z_class, residual], -1), left_over
 
-    # ---- files
-
     def save(self, folder: str | Path) -> None:
         """Writes ``model.safetensors`` and ``model.json`` into ``folder``.
 
         The frozen network goes along where it is from this package, else only its fingerprint:
         give it again to ``svae.load(folder, frozen=...)``. Concepts are kept by name.
         """
-        flow, coordinates = self.built()
-        folder = writable(folder)
-        config: dict[str, Any] = {
-            "class": "svae.ConceptBridge",
-            "frozen": _described(self.frozen),
-            "fingerprint": self.frozen.fingerprint,
-            "x_shape": self.frozen.x_shape,
-            "shape": coordinates.shape,
-            "decoder": None if self.decoder is None else _described(self.decoder),
-            "settings": self.settings,
-            "answer": self.answer_concept,
-            "sizes": [
-                [name, self.block(name).n_dims, self.block(name).n_values]
-                for name in self.concept_names
-            ],
-        }
-        kept = nn.ModuleDict({"coordinates": coordinates, "flow": flow, "blocks": self.blocks})
-        if self.decoder is not None:
-            kept["decoder"] = self.decoder
-        if config["frozen"] != _FOREIGN:
-            kept["frozen"] = self.frozen
-        weights = folder / "model.safetensors"
-        save_weights(kept, weights)
-        config["sha256"] = checksum(weights)
-        (folder / "model.json").write_text(json.dumps(config, indent=1), encoding="utf-8")
+        from svae.bridges.files import save_bridge  # which builds bridges too
 
-    @classmethod
-    def restore(
-        cls, folder: str | Path, frozen: Frozen | None = None, decoder: nn.Module | None = None
-    ) -> "ConceptBridge":
-        """Loads what :meth:`save` wrote, in evaluation mode on the CPU.
-
-        Args:
-            folder: The folder that was written.
-            frozen: The frozen network, needed where it is not from this package.
-            decoder: Needed where the decoder is not from this package.
-
-        Raises:
-            ValueError: If the network is another than the bridge was fitted to, a part is missing
-                or a file is damaged.
-        """
-        folder = Path(folder)
-        config = read_json(folder / "model.json")
-        try:
-            given = {"frozen": frozen, "decoder": decoder}
-            for name, part in given.items():
-                if part is None and config[name] not in (None, _FOREIGN):
-                    given[name] = rebuild(config[name])
-            sizes = {name: (n_dims, n_values) for name, n_dims, n_values in config["sizes"]}
-            settings, answer = config["settings"], config["answer"]
-        except (KeyError, TypeError) as error:
-            raise ValueError(
-                f"{folder / 'model.json'} is not what .save(folder) writes ({error}): it was "
-                "damaged or is another program's file. Copy or fit again."
-            ) from error
-        network = given["frozen"]
-        if not isinstance(network, Frozen):
-            raise ValueError(
-                f"the frozen network of {folder} is not from this package: give it again, "
-                "svae.load(folder, frozen=svae.Frozen(model, layer))"
-            )
-        concepts = [Named(name, name == answer) for name in sizes]
-        bridge = cls(network, concepts, decoder=given["decoder"], **settings)
-        bridge.frozen.x_shape = tuple(config["x_shape"])
-        coordinates = Coordinates(
-            config["shape"], settings["max_features"], settings["max_components"]
-        )
-        coordinates.scale = torch.zeros(_count_features(folder / "model.safetensors"))
-        bridge.assemble(coordinates, sizes)
-        flow, _ = bridge.built()
-        kept = nn.ModuleDict({"coordinates": coordinates, "flow": flow, "blocks": bridge.blocks})
-        if bridge.decoder is not None:
-            kept["decoder"] = bridge.decoder
-        if config["frozen"] != _FOREIGN:
-            kept["frozen"] = copy.deepcopy(network)  # one that was given keeps its own weights
-            if frozen is None:
-                kept["frozen"] = network
-        load_weights(kept, folder / "model.safetensors", config.get("sha256"))
-        if network.fingerprint != config["fingerprint"]:
-            raise ValueError(
-                f"the bridge in {folder} was fitted to another frozen network: fingerprint "
-                f"{config['fingerprint'][:12]}, got {network.fingerprint[:12]}. Give the network "
-                "with the same weights."
-            )
-        return bridge.eval()
-
-
-@dataclass(frozen=True)
-class Named:
-    """A concept of a loaded bridge, of which only the name was kept.
-
-    Args:
-        name: Name of the concept.
-        is_class: Whether it is the class.
-    """
-
-    name: str
-    is_class: bool = False
-
-    def evidence(self, examples: Any) -> Evidence:
-        """There is none.
-
-        Raises:
-            ValueError: Always.
-        """
-        raise ValueError(
-            f"the bridge was loaded, and how the concept {self.name!r} was defined is not kept: "
-            "set bridge.concepts to the concepts again to fit it further"
-        )
-
-
-_FOREIGN = "foreign"  # stands for a part that is not from this package
-
-
-def _described(part: nn.Module) -> Any:
-    try:
-        return describe(part)
-    except TypeError:
-        return _FOREIGN
-
-
-def _count_features(path: Path) -> int:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, "pt") as file:
-            return file.get_slice("coordinates.scale").get_shape()[0]
-    except (SafetensorError, FileNotFoundError) as error:
-        raise ValueError(
-            f"{path} is no readable file of a bridge ({error}): copy or fit again"
-        ) from error
+        save_bridge(self, folder)
 
 
 @torch.no_grad()
