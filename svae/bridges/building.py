@@ -53,9 +53,10 @@ class Prepared:
 def prepare(bridge: ConceptBridge, train: Any, seed: int = 0) -> Prepared:
     """Measures the training data and builds the bridge, unless it is built already.
 
-    Dims are allotted by :func:`svae.bridges.allot`; the class gets at least as many as hold 90 %
-    of the squared gradient of the network's answer. The coordinates are turned so that the dims
-    of each concept start along the directions that its pairs share, those of the class along the
+    Dims are allotted by :func:`svae.bridges.allot`. Only the class is not: K answers are K - 1
+    differences of logits, so that many dims can hold them, and each further one would take from
+    the residual what the network may well ignore. The coordinates are turned so that the dims of
+    each concept start along the directions that its pairs share, those of the class along the
     directions that the answer depends on; the flow goes on from there.
 
     Args:
@@ -128,7 +129,7 @@ def _build(
 def _answer(
     bridge: ConceptBridge, coordinates: Coordinates, start: Tensor, seed: int
 ) -> tuple[Tensor | None, int]:
-    """The directions that the network's answer depends on, and how many matter."""
+    """The directions that the network's answer depends on, and how many answers it has."""
     if bridge.answer_concept is None:
         return None, 0
     value, left_over = coordinates(start)
@@ -136,10 +137,11 @@ def _answer(
     def head(value: Tensor) -> Tensor:
         return bridge.frozen.head(coordinates.inverse(value, left_over[: len(value)]))
 
-    return answer_directions(head, value, max(1, value.shape[1] // 2), seed)
+    n_answers = head(value[:2]).shape[-1]
+    return answer_directions(head, value, max(1, value.shape[1] // 2), seed), n_answers
 
 
-def _dims(bridge: ConceptBridge, n_features: int, n_answer: int) -> dict[str, int]:
+def _dims(bridge: ConceptBridge, n_features: int, n_answers: int) -> dict[str, int]:
     given = bridge.settings["dims"]
     if sum(given.values()) >= n_features:
         raise ValueError(
@@ -151,9 +153,7 @@ def _dims(bridge: ConceptBridge, n_features: int, n_answer: int) -> dict[str, in
     answer = bridge.answer_concept
     if answer is not None and measured.get(answer):
         others = sum(measured.values()) + sum(given.values()) - measured[answer]
-        # Fewer could not hold the answer, whatever its share of the variance.
-        least = min(n_answer, n_features - others - 1)
-        measured[answer] = max(measured[answer], least)
+        measured[answer] = max(1, min(n_answers - 1, (n_features - others) // 2))
     return {**measured, **given}
 
 

@@ -20,7 +20,7 @@ from svae.bridges.blocks import Block
 from svae.bridges.coordinates import Coordinates
 from svae.bridges.frozen import Frozen
 from svae.bridges.naming import Concept
-from svae.flows import ConditionalFlow
+from svae.flows import ActNorm, ConditionalFlow
 from svae.latent import Latent
 
 __all__ = ["RESIDUAL", "ConceptBridge"]
@@ -30,6 +30,7 @@ _CHUNK = 500
 # Rare activations lie tens of standard deviations away, where larger scales multiply up to the
 # powers of ten that a first epoch never recovers from.
 _MAX_LOG_SCALE = 1.0
+_MIN_SCALE = 0.5
 
 
 class ConceptBridge(nn.Module):
@@ -337,6 +338,11 @@ class ConceptBridge(nn.Module):
             hidden=self.settings["hidden"],
             max_log_scale=_MAX_LOG_SCALE,
         )
+        for block in self.flow.blocks:
+            if isinstance(block, ActNorm):
+                # Coordinates are standardised already: what hardly varies in a first batch is a
+                # rare unit, which must not be amplified.
+                block.min_scale = _MIN_SCALE
         self.order = _order(self.flow)
         self.undo = self.order.argsort()
 

@@ -11,7 +11,6 @@ __all__ = ["answer_directions", "pair_directions", "turn"]
 _N_EXAMPLES = 256  # whose gradients are taken
 _N_ANSWERS = 32  # combinations of logits, where there are more classes than that
 _OVERSAMPLING = 10
-_HELD = 0.9
 
 
 def answer_directions(
@@ -19,7 +18,7 @@ def answer_directions(
     value: Float[Tensor, "n D"],
     n_directions: int,
     seed: int = 0,
-) -> tuple[Float[Tensor, "D k"], int]:
+) -> Float[Tensor, "D k"]:
     r"""The directions that an answer depends on most: its active subspace.
 
     The leading eigenvectors of :math:`\mathbb{E}\, J^\top J`, where J is the Jacobian of the
@@ -34,9 +33,6 @@ def answer_directions(
         value: Coordinates of examples.
         n_directions: Most directions wanted; fewer where the answer depends on fewer.
         seed: Of what is random in it.
-
-    Returns:
-        Orthonormal directions, and how many of them hold 90 % of the answer's squared gradient.
     """
     generator = torch.Generator().manual_seed(seed)
     with torch.enable_grad():
@@ -51,10 +47,7 @@ def answer_directions(
             torch.autograd.grad(column.sum(), some, retain_graph=True)[0]
             for column in centred.unbind(-1)
         ]
-    rows = torch.cat(gradients)
-    directions, values = _leading(rows, n_directions, seed)
-    held = values.square().cumsum(0) / rows.square().sum().clamp(min=1e-30)
-    return directions, int((held < _HELD).sum().clamp(max=len(values) - 1)) + 1
+    return _leading(torch.cat(gradients), n_directions, seed)
 
 
 def pair_directions(
@@ -74,10 +67,10 @@ def pair_directions(
         seed: Of what is random in it.
     """
     if differ:
-        return _leading(first - second, n_directions, seed)[0]
+        return _leading(first - second, n_directions, seed)
     a, b = first - first.mean(0), second - second.mean(0)
     cross = a.T @ b / len(a)
-    return _leading((cross + cross.T) / 2, n_directions, seed)[0]
+    return _leading((cross + cross.T) / 2, n_directions, seed)
 
 
 def turn(
@@ -106,11 +99,11 @@ def turn(
     return vectors.to(directions), weights.to(directions)
 
 
-def _leading(rows: Tensor, n_directions: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Leading right singular vectors and values, those with a weight only."""
+def _leading(rows: Tensor, n_directions: int, seed: int) -> Tensor:
+    """Leading right singular vectors, those with a weight only."""
     q = min(n_directions + _OVERSAMPLING, *rows.shape)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         _, values, directions = torch.svd_lowrank(rows, q=q, niter=4)
     good = values > 1e-5 * values.max().clamp(min=1e-30)
-    return directions[:, good][:, :n_directions], values[good][:n_directions]
+    return directions[:, good][:, :n_directions]
