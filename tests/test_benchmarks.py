@@ -293,3 +293,18 @@ def test_frozen_networks_have_their_weights() -> None:
         found = LeNet.trained()(digit)[0], ResNet20.trained()(picture)[0]
     assert found[0][:4].tolist() == pytest.approx([-1.729, -0.554, 2.168, 2.156], abs=2e-3)
     assert found[1][:4].tolist() == pytest.approx([19.373, -0.390, 5.018, -1.967], abs=2e-3)
+
+
+def test_claims_on_concepts_are_made_of_what_is_finished(tmp_path: Path) -> None:
+    row = {"answer_kept": 0.75, "round_trip": 1e-6, "class_entropy": 0.9, "scale": 2.0}
+    row |= {"units": 5, "coordinates": 5, "class_dims": 2, "seconds": 1.0}
+    folder = tmp_path / "concepts"
+    folder.mkdir()
+    (folder / "lenet_relu_1_600.json").write_text(json.dumps(row))
+    where = ["--runs", str(tmp_path), "--out", str(tmp_path / "c.json")]
+    concepts.main(["--have", *where, "--table", str(tmp_path / "table.md")])
+    found = json.loads((tmp_path / "c.json").read_text())
+    measured = {claim["id"]: claim["measured"] for claim in found["claims"]}
+    assert measured.pop("concepts.kept.lenet") == 0.75
+    assert measured.pop("concepts.round_trip") == pytest.approx(1e-6)
+    assert set(measured.values()) == {None}
