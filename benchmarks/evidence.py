@@ -6,6 +6,7 @@ import json
 import math
 import os
 import platform
+import shlex
 import statistics
 import subprocess
 import sys
@@ -75,9 +76,16 @@ def finished(path: Path, measure: Callable[[], Any]) -> Any:
 
 
 def command(script: str, arguments: list[str] | None) -> str:
-    """The command line of a benchmark that was called with ``arguments``, or from a shell."""
-    given = " ".join(sys.argv[1:] if arguments is None else arguments)
-    return f"python benchmarks/{script}.py {given}".strip()
+    """The command line of a benchmark that was called with ``arguments``, or from a shell.
+
+    Without what says where finished runs lie, which changes nothing of what is measured.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if "--runs" in given:
+        place = given.index("--runs")
+        del given[place : place + 2]
+    given = [word for word in given if word != "--have"]
+    return shlex.join(["python", f"benchmarks/{script}.py", *given])
 
 
 def write(command: str, claims: list[dict[str, Any]], path: Path, **more: Any) -> None:

@@ -82,6 +82,12 @@ def test_evidence_says_where_it_comes_from() -> None:
     assert found["versions"]["torch"]
 
 
+def test_a_command_can_be_repeated_elsewhere() -> None:
+    given = ["--seeds", "0", "--runs", "/some/where", "--have", "--name", "two words"]
+    found = evidence.command("concepts", given)
+    assert found == "python benchmarks/concepts.py --seeds 0 --name 'two words'"
+
+
 def test_import_times_are_paired() -> None:
     found = import_time.measure(1)
     assert found["ratio"] == found["ratio_lowest"] == found["ratio_highest"]

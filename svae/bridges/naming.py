@@ -15,19 +15,6 @@ __all__ = ["Attribute", "Classes", "Concept", "Evidence", "Pairs", "Sketched", "
 MAX_PAIRS = 20_000  # rendered or drawn for one concept
 
 
-class Examples(Protocol):
-    """What a concept is read from; ``svae.data.ArraySet`` has it."""
-
-    y: Tensor | None
-    factors: Tensor | None
-
-    def __len__(self) -> int: ...
-
-    def floats(self, limit: int | None = None) -> Tensor:
-        """The first examples, as the network takes them."""
-        ...
-
-
 @dataclass(frozen=True)
 class Evidence:
     """What a set of examples says of a concept.
@@ -184,6 +171,7 @@ class Pairs:
         return Evidence(first=self.first, second=self.second, differ=self.differ)
 
 
+@runtime_checkable
 class Sketch(Protocol):
     """A concept at two values, drawn into any picture; ``svae.sketches.Sketch`` is one."""
 
@@ -211,7 +199,7 @@ class Sketched:
         n_pictures: Training pictures that are rendered, at most; each gives three pairs.
     """
 
-    sketch: Any
+    sketch: Sketch
     n_pictures: int = 4000
     is_class: bool = False
 

@@ -237,6 +237,22 @@ def test_an_autoencoder_brings_its_decoder() -> None:
     )
 
 
+def test_a_sketch_defines_a_concept_of_an_autoencoder() -> None:
+    from svae.sketches import Sketch, Slant
+
+    data = svae.data.Digits()
+    autoencoder = svae.bridges.Autoencoder((1, 8, 8), n_code=12, width=8)
+    svae.fit(autoencoder, data, max_epochs=15, enable_progress_bar=False)
+    sketch = Sketch("slant", Slant(-25.0), Slant(25.0))
+    concept = svae.bridges.Sketched(sketch, n_pictures=100)
+    bridge = ConceptBridge(Frozen.autoencoder(autoencoder), concept, dims={"slant": 2}, **SMALL)
+    svae.fit(bridge, data, max_epochs=4, enable_progress_bar=False)
+    # The two values are told apart along the concept's dims, and hardly along the residual.
+    one, other = (bridge.encode(side) for side in sketch.render(data.test.floats(limit=100)))
+    moved = [(a - b).detach().square().mean() for a, b in zip(one, other, strict=True)]
+    assert moved[0] > 2 * moved[1]
+
+
 def test_saved_and_loaded_gives_the_same(bridge: ConceptBridge, x: Tensor, tmp_path: Path) -> None:
     bridge.save(tmp_path)
     again = svae.load(tmp_path, frozen=toys.frozen())
