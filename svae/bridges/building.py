@@ -70,17 +70,21 @@ def prepare(bridge: ConceptBridge, train: Any, seed: int = 0) -> Prepared:
     """
     representations = _represented(bridge, train)
     evidence = [concept.evidence(train) for concept in bridge.concepts]
-    prepared = _prepared(bridge, representations, evidence)
+    banks = _banks(bridge, evidence)
     if bridge.coordinates is None:
-        _build(bridge, representations, evidence, prepared.banks, seed)
-    return prepared
+        _build(bridge, representations, evidence, banks, seed)
+    return Prepared(representations, _values(evidence, len(representations)), banks)
 
 
 @torch.no_grad()
 def prepare_more(bridge: ConceptBridge, examples: Any) -> Prepared:
-    """The same for further examples, such as a validation set: nothing is built."""
+    """Representations and values of further examples, such as a validation set.
+
+    Nothing is built, and no pair is represented: pairs are for training.
+    """
     evidence = [concept.evidence(examples) for concept in bridge.concepts]
-    return _prepared(bridge, _represented(bridge, examples), evidence)
+    representations = _represented(bridge, examples)
+    return Prepared(representations, _values(evidence, len(representations)), [])
 
 
 def _build(
@@ -201,12 +205,14 @@ def _represented(bridge: ConceptBridge, examples: Any) -> Tensor:
     return torch.cat([frozen.representation(part) for part in _floats(examples, n)]).float()
 
 
-def _prepared(
-    bridge: ConceptBridge, representations: Tensor, evidence: Sequence[Evidence]
-) -> Prepared:
-    n = len(representations)
+def _values(evidence: Sequence[Evidence], n: int) -> Tensor:
+    """The value of each of the first ``n`` examples, a column for each concept that has values."""
     values = [found.values[:n] for found in evidence if found.values is not None]
-    table = torch.stack(values, 1) if values else torch.zeros(n, 0, dtype=torch.int64)
+    return torch.stack(values, 1) if values else torch.zeros(n, 0, dtype=torch.int64)
+
+
+def _banks(bridge: ConceptBridge, evidence: Sequence[Evidence]) -> list[PairBank]:
+    """The pairs of every concept that has some, represented."""
     banks = []
     for concept, found in zip(bridge.concepts, evidence, strict=True):
         for one in (found, *found.more):
@@ -217,7 +223,7 @@ def _prepared(
                 for side in (one.first, one.second)
             )
             banks.append(PairBank(concept.name, first, second, one.differ))
-    return Prepared(representations, table, banks)
+    return banks
 
 
 def _counts(name: str, values: Tensor) -> Tensor:
