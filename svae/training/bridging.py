@@ -1,6 +1,5 @@
 """Training of bridges and of the networks beside them: one loss, one phase."""
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -15,11 +14,11 @@ from svae.compilation import CompiledLoss, Loss, Values
 from svae.data import ArrayData, ArraySet, Batch
 from svae.data.batch import as_floats
 from svae.training.recipe import Recipe, one_cycle
+from svae.training.running import check_compile, compiles, total_steps
 from svae.training.tally import NonFiniteLoss, Tally
 
 __all__ = ["BridgeModule", "Inputs", "PixelInputs", "RepresentationInputs", "represented"]
 
-STEPS_THAT_PAY = 2000
 N_VALIDATION = 5000  # examples that choose the checkpoint, at most
 Inputs = Callable[[Batch], Sequence[Tensor]]
 
@@ -54,22 +53,17 @@ class BridgeModule(pl.LightningModule):
         compile: Literal["auto"] | bool = "auto",
     ) -> None:
         super().__init__()
-        if compile not in ("auto", True, False):
-            raise ValueError(f'compile must be "auto", True or False, got {compile!r}')
+        check_compile(compile)
         self.model, self.objective = model, objective
-        self.compile_steps, self.recipe, self.seed = compile, recipe or Recipe(), seed
+        self.compile_steps: Literal["auto"] | bool = compile
+        self.recipe, self.seed = recipe or Recipe(), seed
         self._plain, self._inputs = loss, inputs
         self._loss: Loss | None = None
         self._tally = Tally()
 
     def configure_optimizers(self) -> dict[str, Any]:
         """AdamW with a one-cycle schedule."""
-        if math.isinf(self.trainer.estimated_stepping_batches):
-            raise ValueError(
-                "the schedule of the learning rate needs to know the end: give max_epochs or "
-                "max_steps, also beside max_time"
-            )
-        total = max(int(self.trainer.estimated_stepping_batches), 1)
+        total = max(total_steps(self.trainer), 1)
         recipe = self.recipe
         parameters = [p for p in self.parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(
@@ -95,12 +89,10 @@ class BridgeModule(pl.LightningModule):
         """One step."""
         inputs = self._inputs(batch)
         if self._loss is None:
-            steps = int(self.trainer.estimated_stepping_batches)
-            pays = self.compile_steps == "auto" and steps >= STEPS_THAT_PAY
             parts = nn.ModuleDict({"model": self.model})
             if self.objective is not None:
                 parts["objective"] = self.objective
-            compiled = self.compile_steps is True or pays
+            compiled = compiles(self.compile_steps, total_steps(self.trainer))
             self._loss = (
                 CompiledLoss(self._plain, parts, max_graphs=1) if compiled else self._plain
             )

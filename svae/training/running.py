@@ -1,6 +1,7 @@
 """A Trainer with our settings, and one run of it."""
 
 import logging
+import math
 import sys
 import time
 import warnings
@@ -8,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
+from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
@@ -20,16 +21,20 @@ from svae.training.tally import NonFiniteLoss
 __all__ = [
     "PlainProgress",
     "Resumable",
+    "check_compile",
     "checkpoints",
+    "compiles",
     "load_best",
     "quiet",
     "run",
+    "total_steps",
     "trainer_settings",
 ]
 
 _logger = logging.getLogger("svae")
 _LIGHTNING = "pytorch_lightning"
 LAST = "last.ckpt"
+STEPS_THAT_PAY = 2000  # of one loss: about as many as win back the seconds of a compilation
 _UNREADABLE = (
     RuntimeError,
     UnpicklingError,
@@ -210,6 +215,31 @@ def run(
     load_best(trainer, module)
     trainer.strategy.barrier()  # nobody removes the file while another process reads it
     module.eval()
+
+
+def total_steps(trainer: pl.Trainer) -> int:
+    """Steps of the whole run.
+
+    Raises:
+        ValueError: If the run has no end that is known.
+    """
+    if math.isinf(trainer.estimated_stepping_batches):
+        raise ValueError(
+            "the schedule of the learning rate needs to know the end: give max_epochs or "
+            "max_steps, also beside max_time"
+        )
+    return int(trainer.estimated_stepping_batches)
+
+
+def check_compile(compile: object) -> None:
+    """Raises a ``ValueError`` unless ``compile`` is ``"auto"``, True or False."""
+    if compile not in ("auto", True, False):
+        raise ValueError(f'compile must be "auto", True or False, got {compile!r}')
+
+
+def compiles(compile: Literal["auto"] | bool, n_steps: int) -> bool:
+    """Whether so many steps are compiled: where asked for, or where that pays."""
+    return compile is True or (compile == "auto" and n_steps >= STEPS_THAT_PAY)
 
 
 def load_best(trainer: pl.Trainer, module: pl.LightningModule) -> None:

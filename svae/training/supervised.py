@@ -1,6 +1,5 @@
 """Both phases of training a supervised VAE, as one Lightning module."""
 
-import math
 import warnings
 from collections.abc import Callable
 from typing import Any, Literal
@@ -20,13 +19,18 @@ from svae.priors import FlowPrior
 from svae.sites import draws, means, site
 from svae.training.checks import check_fit, check_parameters, labelled, precision_of
 from svae.training.recipe import Recipe, one_cycle
-from svae.training.running import checkpoints, load_best
+from svae.training.running import (
+    check_compile,
+    checkpoints,
+    compiles,
+    load_best,
+    total_steps,
+)
 from svae.training.tally import NonFiniteLoss, Tally
 
 __all__ = ["CollapsedBlock", "FlowNotFitted", "SVAEModule", "flow_loss"]
 
 FUSED = ("cpu", "cuda")
-STEPS_THAT_PAY = 2000  # of a phase: about as many as win back the seconds of a compilation
 LOGGED = {
     "x": "distortion",
     "z_class": "rate_class",
@@ -73,9 +77,8 @@ class SVAEModule(pl.LightningModule):
         compile: Literal["auto"] | bool = "auto",
     ) -> None:
         super().__init__()
-        if compile not in ("auto", True, False):
-            raise ValueError(f'compile must be "auto", True or False, got {compile!r}')
-        self.compile_steps = compile
+        check_compile(compile)
+        self.compile_steps: Literal["auto"] | bool = compile
         self.vae = vae
         self.objective = objective or SupervisedELBO()
         self.recipe = recipe or Recipe()
@@ -101,12 +104,7 @@ class SVAEModule(pl.LightningModule):
     def configure_optimizers(self) -> dict[str, Any]:
         """AdamW with one one-cycle schedule for each phase."""
         recipe = self.recipe
-        if math.isinf(self.trainer.estimated_stepping_batches):
-            raise ValueError(
-                "the schedule of the learning rate needs to know the end: give max_epochs or "
-                "max_steps, also beside max_time"
-            )
-        total = int(self.trainer.estimated_stepping_batches)
+        total = total_steps(self.trainer)
         switch = self.switch_step = self._border(total)
         flow = {id(p) for p in self._flows.parameters()}
         others = [p for p in self.parameters() if id(p) not in flow and p.requires_grad]
@@ -263,9 +261,7 @@ class SVAEModule(pl.LightningModule):
             loss = self._flow_loss if flow else self._elbo_loss
             total = int(self.trainer.estimated_stepping_batches)
             n_steps = total - self.switch_step if flow else self.switch_step
-            if self.compile_steps is True or (
-                self.compile_steps == "auto" and n_steps >= STEPS_THAT_PAY
-            ):
+            if compiles(self.compile_steps, n_steps):
                 parts = nn.ModuleDict({"vae": self.vae, "objective": self.objective})
                 loss = CompiledLoss(loss, parts, max_graphs=1, on_compiled=self._say_compiled)
             self._losses[flow] = loss
