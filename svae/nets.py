@@ -117,8 +117,6 @@ class ConvEncoder(Described, nn.Module):
         n_features: Number of output features.
         width: Channels of the first map.
         dropout: Share of features dropped before the linear layer while training.
-        normalise: Whether there is batch normalisation, which trains faster; without it a feature
-            is a function of its own input alone while training too, and more precise.
     """
 
     def __init__(
@@ -127,7 +125,6 @@ class ConvEncoder(Described, nn.Module):
         n_features: int = 256,
         width: int = 32,
         dropout: float = 0.0,
-        normalise: bool = True,
     ) -> None:
         super().__init__()
         sizes = image_sizes(shape)
@@ -136,11 +133,9 @@ class ConvEncoder(Described, nn.Module):
         n_in = self.shape[0]
         for i in range(len(sizes) - 1):
             n_out = width * min(2**i, 8)
-            down = nn.Conv2d(n_in, n_out, 3, stride=2, padding=1, bias=not normalise)
-            layers += _conv(down, normalise)
+            layers += _conv(nn.Conv2d(n_in, n_out, 3, stride=2, padding=1, bias=False))
             if i < len(sizes) - 2 or i == 0:
-                plain = nn.Conv2d(n_out, n_out, 3, padding=1, bias=not normalise)
-                layers += _conv(plain, normalise)
+                layers += _conv(nn.Conv2d(n_out, n_out, 3, padding=1, bias=False))
             n_in = n_out
         self.convolutions = nn.Sequential(*layers)
         self.linear = nn.Sequential(
@@ -262,9 +257,8 @@ class MapEncoder(Described, nn.Module):
         return found.reshape(*x.shape[:-3], self.n_features)
 
 
-def _conv(layer: nn.Conv2d | nn.ConvTranspose2d, normalise: bool = True) -> list[nn.Module]:
-    norm = [nn.BatchNorm2d(layer.out_channels)] if normalise else []
-    return [layer, *norm, nn.SiLU()]
+def _conv(layer: nn.Conv2d | nn.ConvTranspose2d) -> list[nn.Module]:
+    return [layer, nn.BatchNorm2d(layer.out_channels), nn.SiLU()]
 
 
 def full_precision(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:

@@ -120,11 +120,3 @@ def test_map_encoders_of_other_sizes_are_refused(
         MapEncoder(*arguments)
     with pytest.raises(ValueError, match=r"shape \(2, 3, 4\), got \(2, 4, 3\)"):
         MapEncoder((2, 3, 4))(torch.zeros(1, 2, 4, 3))
-
-
-def test_without_normalisation_no_example_acts_on_another() -> None:
-    x = torch.rand(6, 1, 8, 8)
-    for normalise in (True, False):
-        encoder = ConvEncoder((1, 8, 8), 7, width=4, normalise=normalise)
-        alone, together = encoder(x[:2]), encoder(x)[:2]
-        assert torch.allclose(alone, together, atol=1e-6) != normalise

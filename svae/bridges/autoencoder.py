@@ -115,11 +115,15 @@ class Reconstruction(nn.Module):
 class Autoencoder(Described, nn.Module):
     r"""A small autoencoder with a code that a flow can be fitted to.
 
-    .. math:: D(E(x) + \sigma \epsilon) \approx x, \quad \epsilon \sim \mathcal{N}(0, I)
+    .. math::
+        D(E(x) + \sigma \epsilon) \approx x, \quad \epsilon \sim \mathcal{N}(0, I), \qquad
+        E(x) = \mathrm{norm}(A x + e(x)), \quad D(z) = \mathrm{sigmoid}(B z + d(z))
 
-    The code is normalised over the batch, without trained weights, so that noise of one size,
-    added while training, keeps codes of like pictures together. Fit it with :func:`svae.fit`;
-    ``Frozen.autoencoder(model)`` explains it.
+    A linear autoencoder and a convolutional one are trained as one: A and B are matrices, e and d
+    convolutional networks. What a linear map keeps, such as the colour of a picture, the
+    convolutions would take long to learn. The code is normalised over the batch, without trained
+    weights, so that noise of one size, added while training, keeps codes of like pictures
+    together. Fit it with :func:`svae.fit`; ``Frozen.autoencoder(model)`` explains it.
 
     Args:
         shape: ``(channels, height, width)``, sides from 8 to 128.
@@ -138,22 +142,36 @@ class Autoencoder(Described, nn.Module):
         if n_code < 1 or noise < 0:
             raise ValueError(f"n_code must be >= 1 and noise >= 0, got {n_code} and {noise}")
         self.x_shape, self.noise = tuple(shape), noise
-        self.encoder = ConvEncoder(shape, width=width, normalise=False)
+        n_values = math.prod(self.x_shape)
+        self.encoder = ConvEncoder(shape, width=width)
         self.code = nn.Linear(self.encoder.n_features, n_code)
+        self.linear_code = nn.Linear(n_values, n_code, bias=False)
         # A new encoder's features vary little: the usual eps would be most of their variance.
         self.norm = nn.BatchNorm1d(n_code, eps=1e-10, affine=False)
         self.decoder = ConvDecoder(shape, n_code, n_hidden=512, width=width)
+        self.linear_decoder = nn.Linear(n_code, n_values)
+        nn.init.zeros_(self.linear_decoder.weight)
 
     def encode(self, x: Float[Tensor, "batch *event"]) -> Float[Tensor, "batch n_code"]:
         """The code of each picture, about standardised."""
-        return self.norm(self.code(self.encoder(x)))
+        return self.norm(self._raw_code(x))
 
     def decode(self, code: Float[Tensor, "batch n_code"]) -> Float[Tensor, "batch *event"]:
         """The picture of each code, in [0, 1]."""
-        return self.decoder(code).sigmoid()
+        return self.logits(code).sigmoid()
 
+    def logits(self, code: Float[Tensor, "batch n_code"]) -> Float[Tensor, "batch *event"]:
+        """The unbounded parameter of each pixel."""
+        return self.decoder(code) + self.linear_decoder(code).unflatten(1, self.x_shape)
+
+    def _raw_code(self, x: Tensor) -> Tensor:
+        return self.code(self.encoder(x)) + self.linear_code(x.flatten(1))
+
+    @torch.no_grad()
     def start(self, train: Any) -> None:
-        """Nothing needs data before the first step."""
+        """Starts the pixels at their mean over some of the training examples."""
+        mean = train.floats(_N_START).flatten(1).mean(0).clamp(0.003, 0.997)
+        self.linear_decoder.bias.copy_(mean.logit())
 
     @torch.no_grad()
     def settle(self, train: Any) -> None:
@@ -165,9 +183,11 @@ class Autoencoder(Described, nn.Module):
         References:
             Rethinking "Batch" in BatchNorm (Wu & Johnson, 2021), https://arxiv.org/abs/2105.07576
         """
-        device = self.code.weight.device
+        device, training = self.code.weight.device, self.encoder.training
         parts = train.floats(_N_START).to(device).split(500)
-        code = torch.cat([self.code(self.encoder(part)) for part in parts])
+        self.encoder.eval()
+        code = torch.cat([self._raw_code(part) for part in parts])
+        self.encoder.train(training)
         assert self.norm.running_mean is not None
         assert self.norm.running_var is not None
         self.norm.running_mean.copy_(code.mean(0))
@@ -182,7 +202,7 @@ class Autoencoder(Described, nn.Module):
         code = self.encode(x)
         if self.training:
             code = code + self.noise * torch.randn_like(code)
-        return self.decoder(code)
+        return self.logits(code)
 
 
 class Perceptual(nn.Module):

@@ -62,6 +62,28 @@ def test_the_code_is_about_standardised() -> None:
     assert torch.allclose(code.std(0), torch.ones(4), atol=2e-2)
 
 
+def test_a_linear_autoencoder_is_part_of_it() -> None:
+    autoencoder = Autoencoder((3, 8, 8), n_code=4, width=8).eval()
+    x, other = torch.rand(2, 5, 3, 8, 8)
+    x, other = x.double(), other.double()
+    autoencoder.double()
+    for deep in (autoencoder.code, autoencoder.decoder):  # leave the linear maps alone
+        for weight in deep.parameters():
+            weight.data.zero_()
+    nn.init.normal_(autoencoder.linear_decoder.weight)
+    whole = [autoencoder.redrawn(some) for some in (x + other, x, other, 0 * x)]
+    assert torch.allclose(whole[0] + whole[3], whole[1] + whole[2])
+    assert not torch.allclose(whole[1], whole[2])
+
+
+def test_the_pixels_start_at_their_mean() -> None:
+    autoencoder, data = Autoencoder((1, 8, 8), n_code=4, width=8), svae.data.Digits()
+    autoencoder.start(data.train)
+    mean = data.train.floats().mean(0).clamp(0.003, 0.997)
+    shown = autoencoder.linear_decoder(torch.zeros(1, 4)).sigmoid().detach()
+    assert torch.allclose(shown.view(1, 8, 8), mean, atol=1e-5)
+
+
 def test_a_perceptual_loss_compares_what_the_network_sees() -> None:
     frozen = Frozen(network(), "1", x_shape=(1, 8, 8))
     autoencoder = Autoencoder((1, 8, 8), n_code=4, width=8, noise=0.0).eval()
@@ -69,10 +91,10 @@ def test_a_perceptual_loss_compares_what_the_network_sees() -> None:
     x = data.test.floats(limit=20)
     seen = frozen.representation(data.train.floats())
     variance = seen.var((0, 2, 3)).view(6, 1, 1)
-    redrawn = frozen.representation(autoencoder.redrawn(x).sigmoid())
-    wanted = ((redrawn - frozen.representation(x)).square() / variance).mean()
     perceptual = Perceptual(autoencoder, frozen, weight=0.5)
     perceptual.start(data.train)
+    redrawn = frozen.representation(autoencoder.redrawn(x).sigmoid())
+    wanted = ((redrawn - frozen.representation(x)).square() / variance).mean()
     loss, found = perceptual.loss(x)
     assert torch.allclose(found["perceptual"], wanted, rtol=1e-3)
     assert torch.allclose(loss, autoencoder.loss(x)[0] + 0.5 * wanted, rtol=1e-3)
