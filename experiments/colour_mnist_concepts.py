@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 DIGIT, COLOUR, RESIDUAL = "digit", "colour", "residual"
 # Epochs of classifier, autoencoder and the two bridges.
-EPOCHS = {"mnist": (2, 8, 3, 4), "digits": (20, 60, 40, 60)}
+EPOCHS = {"mnist": (2, 12, 3, 4), "digits": (20, 60, 40, 60)}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -58,6 +58,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     from svae.auditing import Audit
     from svae.judge import load_judge, train_judge
     from svae.saving import writable
+    from svae.training import Recipe
 
     out = writable(options.out)
     base = svae.data.choose(options.dataset, options.data_root, seed=options.seed)
@@ -67,11 +68,12 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     torch.manual_seed(options.seed)
     say(f"data: {data.name}, {len(data.train)} training and {len(data.test)} test pictures")
 
-    def fit(model: Any, n_epochs: int) -> None:
+    def fit(model: Any, n_epochs: int, **settings: Any) -> None:
         svae.fit(
             model,
             data,
             seed=options.seed,
+            **settings,
             max_epochs=n_epochs,
             accelerator={"cuda": "gpu"}.get(options.device, options.device),
             devices=1,
@@ -82,7 +84,9 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     classifier = train_judge(data, epochs[0], options.seed + 100)
     say(f"the classifier to explain: validation accuracy {classifier.validation_accuracy:.4f}")
     autoencoder = svae.bridges.Autoencoder(data.x_shape, n_code=64)
-    fit(autoencoder, epochs[1])
+    usual, data.batch_size = data.batch_size, 64  # as long, and colours twice as exact
+    fit(autoencoder, epochs[1], recipe=Recipe(learning_rate=5e-3))
+    data.batch_size = usual
 
     colour = colour_pairs(base, data, options.seed)
     concepts = [svae.bridges.Classes(DIGIT), colour]
@@ -190,6 +194,7 @@ def swaps(found: Any, bridge: Any, data: Any, judge: Any, n_test: int, options: 
         wanted = (y[other] if part == DIGIT else y, hue[other] if part == COLOUR else hue)
         found[f"{name}_{DIGIT}_read"] = proportion(digit == wanted[0])
         found[f"{name}_{COLOUR}_read"] = proportion(colour == wanted[1])
+    found[f"real_{COLOUR}_read"] = proportion(seen(x)[1] == hue)
     error = (read_colour(x) - data.test.factors[:n_test]).abs().mean()
     found["colour_reader_error"] = float(error)
 

@@ -10,12 +10,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from svae.bridges.frozen import Frozen
-from svae.nets import ConvDecoder, ConvEncoder, MLPDecoder
+from svae.nets import MLP, ConvDecoder, ConvEncoder, MLPDecoder
 from svae.saving import Described
 
 __all__ = ["Autoencoder", "ImageDecoder", "Perceptual", "Reconstruction"]
 
 _N_START = 2000  # examples that say how the units of a representation are scaled
+_BRIGHT = 2.0  # logit of the brightest value that a new autoencoder gives
+_TINY = 1e-6  # distance of a pixel to 1 that its logit is still told by
 
 
 class ImageDecoder(Described, nn.Module):
@@ -117,11 +119,13 @@ class Autoencoder(Described, nn.Module):
 
     .. math::
         D(E(x) + \sigma \epsilon) \approx x, \quad \epsilon \sim \mathcal{N}(0, I), \qquad
-        E(x) = \mathrm{norm}(A x + e(x)), \quad D(z) = \mathrm{sigmoid}(B z + d(z))
+        E(x) = \mathrm{norm}(A x + C \max_{ij} x_{\cdot ij} + e(x)), \quad
+        D(z) = \mathrm{sigmoid}(h(z)) \, \mathrm{sigmoid}(B z + d(z))
 
-    A linear autoencoder and a convolutional one are trained as one: A and B are matrices, e and d
-    convolutional networks. What a linear map keeps, such as the colour of a picture, the
-    convolutions would take long to learn. The code is normalised over the batch, without trained
+    A linear autoencoder and a convolutional one are trained as one: A, B and C are matrices, e and
+    d convolutional networks. The brightest value of each channel is read and, by the perceptron
+    h, given back as the most that the channel can reach: the product of a shape and a colour,
+    which sums of layers only approach. The code is normalised over the batch, without trained
     weights, so that noise of one size, added while training, keeps codes of like pictures
     together. Fit it with :func:`svae.fit`; ``Frozen.autoencoder(model)`` explains it.
 
@@ -146,11 +150,17 @@ class Autoencoder(Described, nn.Module):
         self.encoder = ConvEncoder(shape, width=width)
         self.code = nn.Linear(self.encoder.n_features, n_code)
         self.linear_code = nn.Linear(n_values, n_code, bias=False)
+        self.brightest_code = nn.Linear(self.x_shape[0], n_code, bias=False)
         # A new encoder's features vary little: the usual eps would be most of their variance.
         self.norm = nn.BatchNorm1d(n_code, eps=1e-10, affine=False)
         self.decoder = ConvDecoder(shape, n_code, n_hidden=512, width=width)
         self.linear_decoder = nn.Linear(n_code, n_values)
         nn.init.zeros_(self.linear_decoder.weight)
+        self.brightest = MLP([n_code, 256, self.x_shape[0]])
+        last = self.brightest[-1]
+        assert isinstance(last, nn.Linear)
+        nn.init.zeros_(last.weight)
+        nn.init.constant_(last.bias, _BRIGHT)
 
     def encode(self, x: Float[Tensor, "batch *event"]) -> Float[Tensor, "batch n_code"]:
         """The code of each picture, about standardised."""
@@ -162,16 +172,20 @@ class Autoencoder(Described, nn.Module):
 
     def logits(self, code: Float[Tensor, "batch n_code"]) -> Float[Tensor, "batch *event"]:
         """The unbounded parameter of each pixel."""
-        return self.decoder(code) + self.linear_decoder(code).unflatten(1, self.x_shape)
+        shape = self.decoder(code) + self.linear_decoder(code).unflatten(1, self.x_shape)
+        most = functional.logsigmoid(self.brightest(code))[:, :, None, None]
+        log_mean = functional.logsigmoid(shape) + most
+        return log_mean - torch.log(-torch.expm1(log_mean).clamp(max=-_TINY))
 
     def _raw_code(self, x: Tensor) -> Tensor:
-        return self.code(self.encoder(x)) + self.linear_code(x.flatten(1))
+        linear = self.linear_code(x.flatten(1)) + self.brightest_code(x.amax((2, 3)))
+        return self.code(self.encoder(x)) + linear
 
     @torch.no_grad()
     def start(self, train: Any) -> None:
         """Starts the pixels at their mean over some of the training examples."""
-        mean = train.floats(_N_START).flatten(1).mean(0).clamp(0.003, 0.997)
-        self.linear_decoder.bias.copy_(mean.logit())
+        mean = train.floats(_N_START).flatten(1).mean(0) * (1 + math.exp(-_BRIGHT))
+        self.linear_decoder.bias.copy_(mean.clamp(0.003, 0.997).logit())
 
     @torch.no_grad()
     def settle(self, train: Any) -> None:

@@ -124,7 +124,7 @@ class Frozen(Described, nn.Module):
             ValueError: If nothing has said yet what shape x has.
         """
         if self.output_shape is None:
-            self.representation(torch.zeros(1, *self._known_shape(), device=self._device))
+            self.representation(torch.zeros(1, *self.known_shape(), device=self._device))
         assert self.output_shape is not None
         return self.output_shape if self.tokens is None else self.output_shape[1:]
 
@@ -211,12 +211,12 @@ class Frozen(Described, nn.Module):
             ValueError: If nothing has said yet what shape x has.
         """
         if x is None:
-            x = torch.zeros(1, *self._known_shape(), device=self._device)
+            x = torch.zeros(1, *self.known_shape(), device=self._device)
         return _layers(self.model, x)
 
     def _answer(self, representation: Tensor, blank_rows: int, fill: float = 0.0) -> Tensor:
         rows = blank_rows if blank_rows > 0 else len(representation)
-        blank = representation.new_full((rows, *self._known_shape()), fill)
+        blank = representation.new_full((rows, *self.known_shape()), fill)
 
         calls = 0
 
@@ -261,7 +261,7 @@ class Frozen(Described, nn.Module):
         """Whether the answer is a function of the representation, for two different blanks."""
         x = self._seen
         if x is None:
-            x = torch.rand(2, *self._known_shape(), device=self._device)
+            x = torch.rand(2, *self.known_shape(), device=self._device)
         representation, wanted = self.representation(x), self.predict(x)
         # One blank row saves the layers before; a network that counts its input's rows needs all.
         for blank_rows in (1, -1):
@@ -300,7 +300,12 @@ class Frozen(Described, nn.Module):
     def _device(self) -> torch.device:
         return next((p.device for p in self.model.parameters()), torch.device("cpu"))
 
-    def _known_shape(self) -> tuple[int, ...]:
+    def known_shape(self) -> tuple[int, ...]:
+        """Shape of one input.
+
+        Raises:
+            ValueError: If nothing has said yet what shape x has.
+        """
         if self.x_shape is None:
             raise ValueError(
                 "the shape of x is not known yet: build Frozen(model, layer, x_shape=...) or call "

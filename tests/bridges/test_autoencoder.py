@@ -62,26 +62,37 @@ def test_the_code_is_about_standardised() -> None:
     assert torch.allclose(code.std(0), torch.ones(4), atol=2e-2)
 
 
-def test_a_linear_autoencoder_is_part_of_it() -> None:
+def test_the_shape_is_linear_in_the_code_and_the_brightness_its_limit() -> None:
     autoencoder = Autoencoder((3, 8, 8), n_code=4, width=8).eval()
-    x, other = torch.rand(2, 5, 3, 8, 8)
-    x, other = x.double(), other.double()
-    autoencoder.double()
-    for deep in (autoencoder.code, autoencoder.decoder):  # leave the linear maps alone
-        for weight in deep.parameters():
-            weight.data.zero_()
-    nn.init.normal_(autoencoder.linear_decoder.weight)
-    whole = [autoencoder.redrawn(some) for some in (x + other, x, other, 0 * x)]
-    assert torch.allclose(whole[0] + whole[3], whole[1] + whole[2])
-    assert not torch.allclose(whole[1], whole[2])
+    for weight in autoencoder.decoder.parameters():  # leaves the linear map alone
+        weight.data.zero_()
+    nn.init.normal_(autoencoder.linear_decoder.weight, std=0.5)
+    nn.init.normal_(autoencoder.brightest[-1].weight, std=3.0)
+    code = torch.randn(5, 4)
+    shape = autoencoder.linear_decoder(code).sigmoid().unflatten(1, (3, 8, 8))
+    most = autoencoder.brightest(code).sigmoid()[:, :, None, None]
+    assert torch.allclose(autoencoder.decode(code), shape * most, atol=1e-6)
+    far = 1e3 * torch.ones(1, 4)  # pixels of 0 and 1 in single precision
+    assert bool(autoencoder.logits(far).isfinite().all())
+
+
+def test_the_code_knows_the_picture_and_its_brightest_values() -> None:
+    autoencoder = Autoencoder((3, 8, 8), n_code=4, width=8, noise=0.0).eval()
+    autoencoder.code.weight.data.zero_()
+    autoencoder.code.bias.data.zero_()
+    x = torch.rand(5, 3, 8, 8)
+    flat = x.flatten(1) @ autoencoder.linear_code.weight.T
+    wanted = flat + x.amax((2, 3)) @ autoencoder.brightest_code.weight.T
+    assert torch.allclose(autoencoder.encode(x), wanted, atol=1e-5)
 
 
 def test_the_pixels_start_at_their_mean() -> None:
     autoencoder, data = Autoencoder((1, 8, 8), n_code=4, width=8), svae.data.Digits()
     autoencoder.start(data.train)
-    mean = data.train.floats().mean(0).clamp(0.003, 0.997)
-    shown = autoencoder.linear_decoder(torch.zeros(1, 4)).sigmoid().detach()
-    assert torch.allclose(shown.view(1, 8, 8), mean, atol=1e-5)
+    autoencoder.decoder.convolutions[-1].bias.data.zero_()
+    autoencoder.decoder.convolutions[-1].weight.data.zero_()
+    shown = autoencoder.eval().decode(torch.zeros(1, 4)).detach()
+    assert torch.allclose(shown[0], data.train.floats().mean(0), atol=5e-3)
 
 
 def test_a_perceptual_loss_compares_what_the_network_sees() -> None:
