@@ -20,7 +20,7 @@ if TYPE_CHECKING:
         schedules,
         sketches,
     )
-    from svae.bridges import ConceptBridge, Frozen
+    from svae.bridges import ConceptBridge, Frozen, InvarianceBridge
     from svae.elbo import SupervisedELBO, evidence
     from svae.factorization import (
         Factorization,
@@ -41,6 +41,7 @@ _NAMES = {
     "Factorization": "factorization",
     "Frozen": "bridges",
     "GaussianHead": "heads",
+    "InvarianceBridge": "bridges",
     "Latent": "latent",
     "LatentSplit": "latent",
     "MeanFieldGuide": "guides",
@@ -79,6 +80,7 @@ __all__ = [
     "Factorization",
     "Frozen",
     "GaussianHead",
+    "InvarianceBridge",
     "Latent",
     "LatentSplit",
     "MeanFieldGuide",

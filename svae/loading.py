@@ -9,7 +9,11 @@ from svae.saving import read_json
 
 __all__ = ["load"]
 
-_RESTORE = {"svae.SVAE": models.restore, "svae.ConceptBridge": files.restore}
+_RESTORE = {
+    "svae.SVAE": models.restore,
+    "svae.ConceptBridge": files.restore,
+    "svae.InvarianceBridge": files.restore_invariance,
+}
 
 
 def load(folder: str | Path, **parts: Any) -> Any:
@@ -18,10 +22,11 @@ def load(folder: str | Path, **parts: Any) -> Any:
     Args:
         folder: The folder that was written.
         parts: What is not from this package and so not in the folder: ``model`` and ``guide`` of
-            an :class:`svae.SVAE`; ``frozen`` and ``decoder`` of a :class:`svae.ConceptBridge`.
+            an :class:`svae.SVAE`; ``frozen`` and ``decoder`` of a :class:`svae.ConceptBridge`;
+            ``frozen`` and ``autoencoder`` of a :class:`svae.InvarianceBridge`.
 
     Returns:
-        The :class:`svae.SVAE` or :class:`svae.ConceptBridge` that was saved.
+        The model or bridge that was saved.
 
     Raises:
         FileNotFoundError: If a file is missing.

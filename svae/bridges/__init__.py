@@ -5,7 +5,9 @@ from svae.bridges.autoencoder import Autoencoder, ImageDecoder, Perceptual, Reco
 from svae.bridges.blocks import Block
 from svae.bridges.concepts import ConceptBridge
 from svae.bridges.coordinates import Coordinates, UnitsDropped
+from svae.bridges.fibre import InvarianceObjective
 from svae.bridges.frozen import Frozen
+from svae.bridges.invariance import CodeDensity, InvarianceBridge
 from svae.bridges.naming import Attribute, Classes, Concept, Evidence, Pairs, Sketched, Together
 from svae.bridges.objective import ConceptObjective
 
@@ -14,6 +16,7 @@ __all__ = [
     "Autoencoder",
     "Block",
     "Classes",
+    "CodeDensity",
     "Concept",
     "ConceptBridge",
     "ConceptObjective",
@@ -21,6 +24,8 @@ __all__ = [
     "Evidence",
     "Frozen",
     "ImageDecoder",
+    "InvarianceBridge",
+    "InvarianceObjective",
     "Pairs",
     "Perceptual",
     "Reconstruction",

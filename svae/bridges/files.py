@@ -1,4 +1,4 @@
-"""Concept bridges in files that need no unpickling."""
+"""Bridges in files that need no unpickling."""
 
 import copy
 import json
@@ -12,6 +12,7 @@ from torch import nn
 from svae.bridges.concepts import ConceptBridge
 from svae.bridges.coordinates import Coordinates
 from svae.bridges.frozen import Frozen
+from svae.bridges.invariance import InvarianceBridge
 from svae.bridges.naming import Evidence
 from svae.saving import (
     checksum,
@@ -23,7 +24,7 @@ from svae.saving import (
     writable,
 )
 
-__all__ = ["restore", "save_bridge"]
+__all__ = ["restore", "restore_invariance", "save_bridge", "save_invariance"]
 
 _FOREIGN = "foreign"  # stands for a part that is not from this package
 
@@ -49,12 +50,103 @@ def save_bridge(bridge: ConceptBridge, folder: str | Path) -> None:
     kept = nn.ModuleDict({"coordinates": coordinates, "flow": flow, "blocks": bridge.blocks})
     if bridge.decoder is not None:
         kept["decoder"] = bridge.decoder
+    _write(bridge.frozen, kept, config, folder)
+
+
+def _write(frozen: Frozen, kept: nn.ModuleDict, config: dict[str, Any], folder: Path) -> None:
     if config["frozen"] != _FOREIGN:
-        kept["frozen"] = bridge.frozen
+        kept["frozen"] = frozen
     weights = folder / "model.safetensors"
     save_weights(kept, weights)
     config["sha256"] = checksum(weights)
     (folder / "model.json").write_text(json.dumps(config, indent=1), encoding="utf-8")
+
+
+def save_invariance(bridge: InvarianceBridge, folder: str | Path) -> None:
+    """Writes what :meth:`InvarianceBridge.save` says."""
+    folder = writable(folder)
+    config: dict[str, Any] = {
+        "class": "svae.InvarianceBridge",
+        "frozen": _described(bridge.frozen),
+        "fingerprint": bridge.frozen.fingerprint,
+        "x_shape": bridge.frozen.x_shape,
+        "autoencoder": _described(bridge.autoencoder),
+        "settings": bridge.settings,
+    }
+    kept = nn.ModuleDict({"fitted": _fitted(bridge)})
+    if config["autoencoder"] != _FOREIGN:
+        kept["autoencoder"] = bridge.autoencoder
+    _write(bridge.frozen, kept, config, folder)
+
+
+def restore_invariance(
+    folder: str | Path, frozen: Frozen | None = None, autoencoder: nn.Module | None = None
+) -> InvarianceBridge:
+    """Loads what :meth:`InvarianceBridge.save` wrote, in evaluation mode on the CPU.
+
+    Args:
+        folder: The folder that was written.
+        frozen: The frozen network, needed where it is not from this package.
+        autoencoder: Needed where it is not from this package.
+
+    Raises:
+        ValueError: If the network is another than the bridge was fitted to, a part is missing
+            or a file is damaged.
+    """
+    folder = Path(folder)
+    config = read_json(folder / "model.json")
+    network, coder = _parts(folder, config, frozen=frozen, autoencoder=autoencoder)
+    if not isinstance(network, Frozen) or coder is None:
+        missing = "autoencoder" if isinstance(network, Frozen) else "frozen network"
+        raise ValueError(
+            f"the {missing} of {folder} is not from this package: give it again, svae.load("
+            "folder, frozen=svae.Frozen(model, layer), autoencoder=...)"
+        )
+    network.x_shape = tuple(config["x_shape"])
+    bridge = InvarianceBridge(network, coder, **config["settings"])
+    kept = nn.ModuleDict({"fitted": _fitted(bridge)})
+    if config["autoencoder"] != _FOREIGN:
+        # What was given keeps its own weights.
+        kept["autoencoder"] = coder if autoencoder is None else copy.deepcopy(coder)
+    if config["frozen"] != _FOREIGN:
+        kept["frozen"] = network if frozen is None else copy.deepcopy(network)
+    load_weights(kept, folder / "model.safetensors", config.get("sha256"))
+    _check_fingerprint(network, config, folder)
+    return bridge.eval()
+
+
+def _fitted(bridge: InvarianceBridge) -> nn.Module:
+    """What :func:`svae.fit` has set, without the parts that stay frozen."""
+    part = nn.Module()
+    part.add_module("flow", bridge.flow)
+    for name in ("mean", "scale", "size"):
+        part.register_buffer(name, getattr(bridge, name))
+    return part
+
+
+def _parts(folder: Path, config: Any, **given: nn.Module | None) -> list[nn.Module | None]:
+    """The parts that were given, or else those that the file describes; None for missing ones."""
+    try:
+        return [
+            rebuild(config[name])
+            if part is None and config[name] not in (None, _FOREIGN)
+            else part
+            for name, part in given.items()
+        ]
+    except (KeyError, TypeError) as error:
+        raise ValueError(
+            f"{folder / 'model.json'} is not what .save(folder) writes ({error}): it was "
+            "damaged or is another program's file. Copy or fit again."
+        ) from error
+
+
+def _check_fingerprint(network: Frozen, config: dict[str, Any], folder: Path) -> None:
+    if network.fingerprint != config["fingerprint"]:
+        raise ValueError(
+            f"the bridge in {folder} was fitted to another frozen network: fingerprint "
+            f"{config['fingerprint'][:12]}, got {network.fingerprint[:12]}. Give the network "
+            "with the same weights."
+        )
 
 
 def restore(
@@ -73,11 +165,8 @@ def restore(
     """
     folder = Path(folder)
     config = read_json(folder / "model.json")
+    network, shown = _parts(folder, config, frozen=frozen, decoder=decoder)
     try:
-        given = {"frozen": frozen, "decoder": decoder}
-        for name, part in given.items():
-            if part is None and config[name] not in (None, _FOREIGN):
-                given[name] = rebuild(config[name])
         sizes = {name: (n_dims, n_values) for name, n_dims, n_values in config["sizes"]}
         settings, answer = config["settings"], config["answer"]
     except (KeyError, TypeError) as error:
@@ -85,14 +174,13 @@ def restore(
             f"{folder / 'model.json'} is not what .save(folder) writes ({error}): it was "
             "damaged or is another program's file. Copy or fit again."
         ) from error
-    network = given["frozen"]
     if not isinstance(network, Frozen):
         raise ValueError(
             f"the frozen network of {folder} is not from this package: give it again, "
             "svae.load(folder, frozen=svae.Frozen(model, layer))"
         )
     concepts = [Named(name, name == answer) for name in sizes]
-    bridge = ConceptBridge(network, concepts, decoder=given["decoder"], **settings)
+    bridge = ConceptBridge(network, concepts, decoder=shown, **settings)
     bridge.frozen.x_shape = tuple(config["x_shape"])
     coordinates = Coordinates(
         config["shape"], settings["max_features"], settings["max_components"]
@@ -108,12 +196,7 @@ def restore(
         if frozen is None:
             kept["frozen"] = network
     load_weights(kept, folder / "model.safetensors", config.get("sha256"))
-    if network.fingerprint != config["fingerprint"]:
-        raise ValueError(
-            f"the bridge in {folder} was fitted to another frozen network: fingerprint "
-            f"{config['fingerprint'][:12]}, got {network.fingerprint[:12]}. Give the network "
-            "with the same weights."
-        )
+    _check_fingerprint(network, config, folder)
     return bridge.eval()
 
 

@@ -1,6 +1,6 @@
 """Training of bridges and of the networks beside them: one loss, one phase."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
 
 import pytorch_lightning as pl
@@ -9,7 +9,11 @@ from torch import Tensor, nn
 
 from svae.bridges.building import PairBank, Prepared, prepare, prepare_more
 from svae.bridges.concepts import ConceptBridge
+from svae.bridges.fibre import InvarianceObjective
+from svae.bridges.frozen import Frozen
+from svae.bridges.invariance import CodeDensity, InvarianceBridge
 from svae.bridges.objective import ConceptObjective
+from svae.bridges.storing import stored
 from svae.compilation import CompiledLoss, Loss, Values
 from svae.data import ArrayData, ArraySet, Batch
 from svae.data.batch import as_floats
@@ -17,8 +21,17 @@ from svae.training.recipe import Recipe, one_cycle
 from svae.training.running import check_compile, compiles, total_steps
 from svae.training.tally import NonFiniteLoss, Tally
 
-__all__ = ["BridgeModule", "Inputs", "PixelInputs", "RepresentationInputs", "represented"]
+__all__ = [
+    "BridgeModule",
+    "CodeInputs",
+    "Inputs",
+    "PixelInputs",
+    "RepresentationInputs",
+    "coded",
+    "represented",
+]
 
+_CHUNK = 500  # examples that are represented at a time
 N_VALIDATION = 5000  # examples that choose the checkpoint, at most
 Inputs = Callable[[Batch], Sequence[Tensor]]
 
@@ -151,6 +164,32 @@ class PixelInputs:
         return [as_floats(batch.x)]
 
 
+class CodeInputs:
+    """What an invariance bridge is trained on: codes, and what the layer shows."""
+
+    def __call__(self, batch: Batch) -> Sequence[Tensor]:
+        assert batch.factors is not None
+        return [batch.x, batch.factors]
+
+    @staticmethod
+    def loss(bridge: InvarianceBridge, objective: InvarianceObjective) -> Loss:
+        """The loss of such a step."""
+
+        def of(code: Tensor, flat: Tensor) -> tuple[Tensor, Values]:
+            return objective(bridge, code, flat.unflatten(1, bridge.shape))
+
+        return of
+
+    @staticmethod
+    def density_loss(density: CodeDensity, noise: float) -> Loss:
+        """The loss of a step of what knows no layer."""
+
+        def of(code: Tensor, flat: Tensor) -> tuple[Tensor, Values]:
+            return density.loss(code, noise)
+
+        return of
+
+
 class RepresentationInputs:
     """What a concept bridge is trained on: representations, values, and some pairs of each bank.
 
@@ -180,28 +219,56 @@ class RepresentationInputs:
         return of
 
 
+def coded(
+    bridge: InvarianceBridge | CodeDensity,
+    data: ArrayData,
+    seed: int,
+    frozen: Frozen | None = None,
+) -> ArrayData:
+    """Codes of the data, and what the layer shows of each; on disk where that is large."""
+    few = data.validation.subset(torch.arange(min(len(data.validation), N_VALIDATION)))
+    sides = []
+    with torch.no_grad():
+        for examples in (data.train, few):
+            codes = stored(map(bridge.code, _chunks(examples)), len(examples))
+            shown = (
+                codes[:, :0]
+                if frozen is None
+                else stored(map(frozen.representation, _chunks(examples)), len(examples))
+            )
+            sides.append((codes, shown))
+    return _as_seen(data, seed, *((codes, shown.flatten(1)) for codes, shown in sides))
+
+
+def _chunks(examples: ArraySet) -> Iterator[Tensor]:
+    return (as_floats(part) for part in examples.x.split(_CHUNK))
+
+
 def represented(bridge: ConceptBridge, data: ArrayData, seed: int) -> tuple[ArrayData, Prepared]:
     """The data as the bridge sees them, which is built on the way: representations and values."""
     prepared = prepare(bridge, data.train, seed)
     n = min(len(data.validation), N_VALIDATION)
     sets = [prepared, prepare_more(bridge, data.validation.subset(torch.arange(n)))]
-    # What a concept's values are is in the factors; labels of a data module are of one set only.
-    train, validation = (
-        ArraySet(
-            one.representations.flatten(1),  # no pictures, whatever their shape
-            torch.zeros(len(one.representations), dtype=torch.int64),
-            one.values.float(),
-        )
-        for one in sets
+    # Flat: no pictures, whatever their shape.
+    pairs = ((one.representations.flatten(1), one.values.float()) for one in sets)
+    return _as_seen(data, seed, *pairs), prepared
+
+
+def _as_seen(
+    data: ArrayData, seed: int, train: tuple[Tensor, Tensor], validation: tuple[Tensor, Tensor]
+) -> ArrayData:
+    """A data module of two tensors, the second as factors: labels are of one set only."""
+    train_set, validation_set = (
+        ArraySet(one, torch.zeros(len(one), dtype=torch.int64), other)
+        for one, other in (train, validation)
     )
-    as_seen = ArrayData(
-        train,
-        validation,
-        validation,
+    return ArrayData(
+        train_set,
+        validation_set,
+        validation_set,
         ("any",),
         name=str(data.name),
         batch_size=max(data.batch_size, 2),
         seed=seed,
         bounded=False,
     )
-    return as_seen, prepared

@@ -10,17 +10,28 @@ from torch import nn
 
 from svae.bridges.autoencoder import Autoencoder, Perceptual, Reconstruction
 from svae.bridges.concepts import ConceptBridge
+from svae.bridges.fibre import InvarianceObjective
+from svae.bridges.invariance import CodeDensity, InvarianceBridge
 from svae.bridges.objective import ConceptObjective
 from svae.data import ArrayData, as_data
 from svae.elbo import SupervisedELBO
 from svae.models import SVAE
 from svae.saving import writable
-from svae.training.bridging import BridgeModule, PixelInputs, RepresentationInputs, represented
+from svae.training.bridging import (
+    BridgeModule,
+    CodeInputs,
+    PixelInputs,
+    RepresentationInputs,
+    coded,
+    represented,
+)
 from svae.training.recipe import Recipe
 from svae.training.running import quiet, run, trainer_settings
 from svae.training.supervised import SVAEModule
 
 __all__ = ["fit", "training_of"]
+
+N_STANDARDISE = 10_000  # examples that say how the units of a representation are scaled
 
 
 @singledispatch
@@ -88,6 +99,39 @@ def _(
     inputs = RepresentationInputs(prepared.banks)
     loss = inputs.loss(model, objective)
     return BridgeModule(model, loss, inputs, objective, recipe, seed, compile), seen
+
+
+@training_of.register
+def _(
+    model: InvarianceBridge,
+    data: ArrayData,
+    objective: InvarianceObjective | None,
+    recipe: Recipe | None,
+    seed: int,
+    compile: Literal["auto"] | bool = "auto",
+) -> tuple[pl.LightningModule, ArrayData]:
+    objective = objective or InvarianceObjective()
+    seen = coded(model, data, seed, model.frozen)
+    some = seen.train.factors
+    assert some is not None
+    model.standardise(some[:N_STANDARDISE].unflatten(1, model.shape))
+    inputs = CodeInputs()
+    loss = inputs.loss(model, objective)
+    return BridgeModule(model, loss, inputs, objective, recipe, seed, compile), seen
+
+
+@training_of.register
+def _(
+    model: CodeDensity,
+    data: ArrayData,
+    objective: InvarianceObjective | None,
+    recipe: Recipe | None,
+    seed: int,
+    compile: Literal["auto"] | bool = "auto",
+) -> tuple[pl.LightningModule, ArrayData]:
+    inputs = CodeInputs()
+    loss = inputs.density_loss(model, (objective or InvarianceObjective()).noise)
+    return BridgeModule(model, loss, inputs, None, recipe, seed, compile), coded(model, data, seed)
 
 
 def fit(

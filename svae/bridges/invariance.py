@@ -1,0 +1,304 @@
+"""What a layer of a frozen network has become invariant to, as a latent that can be drawn."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from svae.bridges.frozen import Frozen
+from svae.flows import ConditionalFlow
+from svae.latent import Latent
+from svae.nets import MapEncoder, MLPEncoder
+
+__all__ = ["CodeDensity", "InvarianceBridge"]
+
+_MAX_LOG_SCALE = 1.0  # of one coupling; more makes a likelihood of few codes run away
+
+
+class InvarianceBridge(nn.Module):
+    r"""Every input that a layer cannot tell from this one, as draws of a standard normal.
+
+    An autoencoder (E, D) gives codes of inputs, and a flow, conditional on what the layer shows,
+    turns them into noise:
+
+    .. math:: v = t(E(x) \mid \Phi(x)), \qquad v \mid \Phi(x) \sim \mathcal{N}(0, I), \qquad
+        \tilde x = D(t^{-1}(v \mid \Phi(x)))
+
+    Maximum likelihood makes v independent of :math:`\Phi(x)`. So v holds what the code knows and
+    the layer does not: the layer's invariances. Draws of v give inputs with the same
+    representation, which are different in everything that the layer ignores. As a factorization,
+    ``z_class`` is the representation and ``z_nuisance`` is v.
+
+    The flow is fitted by ``svae.fit(bridge, data)``, the autoencoder before. What the autoencoder
+    does not keep, no draw can show: look at :func:`svae.factorization.reconstruct` first.
+
+    References:
+        Making Sense of CNNs: Interpreting Deep Representations & Their Invariances with INNs
+        (Rombach et al., 2020), https://arxiv.org/abs/2008.01777
+
+    Args:
+        frozen: The network, opened at the layer.
+        autoencoder: A module with ``encode(x)``, to codes ``(batch, D)`` of about unit scale, and
+            ``decode(code)``, such as a fitted :class:`svae.bridges.Autoencoder`. It is frozen too.
+        n_blocks: Blocks of the flow.
+        hidden: Widths of the hidden layers of every coupling.
+        context: Features that the representation is summed up in for the couplings.
+
+    Raises:
+        TypeError: If ``frozen`` is no :class:`svae.Frozen`, or the autoencoder lacks a method.
+        ValueError: If it gives codes that are no vectors.
+
+    Example:
+        >>> net = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.ReLU(), nn.Linear(8, 3))
+        >>> frozen = svae.Frozen(net, layer="2", x_shape=(1, 8, 8))
+        >>> autoencoder = svae.bridges.Autoencoder((1, 8, 8), n_code=5, width=8)
+        >>> bridge = svae.InvarianceBridge(frozen, autoencoder).eval()
+        >>> latent = bridge.encode(torch.rand(2, 1, 8, 8))
+        >>> latent.z_class.shape, latent.z_nuisance.shape
+        (torch.Size([2, 8]), torch.Size([2, 5]))
+    """
+
+    def __init__(
+        self,
+        frozen: Frozen,
+        autoencoder: nn.Module,
+        *,
+        n_blocks: int = 8,
+        hidden: Sequence[int] = (192, 192),
+        context: int = 96,
+    ) -> None:
+        super().__init__()
+        if not isinstance(frozen, Frozen):
+            raise TypeError(
+                f"frozen must be a svae.Frozen, got {type(frozen).__name__}. Write "
+                'svae.Frozen(model, layer="...") first.'
+            )
+        for method in ("encode", "decode"):
+            if not callable(getattr(autoencoder, method, None)):
+                raise TypeError(
+                    "an autoencoder needs encode(x) and decode(code), "
+                    f"{type(autoencoder).__name__} has no {method}"
+                )
+        self.frozen = frozen
+        self.autoencoder = autoencoder.requires_grad_(False).eval()
+        self.shape = frozen.shape
+        self.n_code = self._count_code()
+        self.settings: dict[str, Any] = {
+            "n_blocks": n_blocks,
+            "hidden": list(hidden),
+            "context": context,
+        }
+        self.mean: Tensor
+        self.scale: Tensor
+        self.size: Tensor
+        self.register_buffer("mean", torch.zeros(self.shape))
+        self.register_buffer("scale", torch.ones(self.shape))
+        # The standard deviation of a whole representation, over the square root of its units.
+        self.register_buffer("size", torch.ones(()))
+        is_map = len(self.shape) == 3
+        embed = (
+            MapEncoder(self.shape, context, width=32)
+            if is_map
+            else MLPEncoder(self.shape, context, hidden=(256,))
+        )
+        self.flow = ConditionalFlow(
+            self.n_code,
+            context,
+            n_blocks=n_blocks,
+            hidden=hidden,
+            max_log_scale=_MAX_LOG_SCALE,
+            embed=embed,
+        )
+
+    def train(self, mode: bool = True) -> "InvarianceBridge":
+        """Training mode of the flow alone: what is frozen stays in evaluation mode."""
+        super().train(mode)
+        self.autoencoder.eval()
+        return self
+
+    # ---- the factorization
+
+    def encode(self, x: Float[Tensor, "batch *event"], sample: bool = False) -> Latent:
+        """The representation of each input and its v; nothing is random in it."""
+        representation = self.frozen.representation(x)
+        return Latent(representation, self.noise(self.code(x), representation)[0])
+
+    def decode(self, latent: Latent) -> Float[Tensor, "batch *event"]:
+        """The input that has this representation, as far as the flow knows, and this v."""
+        return self.autoencoder.decode(self.code_of(latent))  # pyright: ignore
+
+    def predict(self, x: Float[Tensor, "batch *event"]) -> Float[Tensor, "batch classes"]:
+        """The frozen network's own logits."""
+        return self.frozen.predict(x)
+
+    def sample_nuisance(
+        self, latent: Latent, n: int, generator: torch.Generator | None = None
+    ) -> Float[Tensor, "n batch D"]:
+        """Standard normal draws of v.
+
+        Raises:
+            ValueError: If ``n`` is less than 1.
+        """
+        if n < 1:
+            raise ValueError(f"n, the number of draws, must be at least 1, got {n}")
+        noise = torch.randn(n, len(latent.z_class), self.n_code, generator=generator)
+        return noise.to(latent.z_class)
+
+    # ---- code and noise
+
+    def code(self, x: Float[Tensor, "batch *event"]) -> Float[Tensor, "batch D"]:
+        """The autoencoder's code."""
+        return self.autoencoder.encode(x)  # pyright: ignore[reportCallIssue]
+
+    def noise(
+        self, code: Float[Tensor, "batch D"], representation: Float[Tensor, "batch *shape"]
+    ) -> tuple[Float[Tensor, "batch D"], Float[Tensor, " batch"]]:
+        """The v of codes, given what the layer shows, and the log-determinant."""
+        return self.flow(code, self.standardised(representation))
+
+    def code_of(self, latent: Latent) -> Float[Tensor, "batch D"]:
+        """The code that has this v, given what the layer shows."""
+        return self.flow.inverse(latent.z_nuisance, self.standardised(latent.z_class))[0]
+
+    def log_prob(
+        self, code: Float[Tensor, "batch D"], representation: Float[Tensor, "batch *shape"]
+    ) -> Float[Tensor, " batch"]:
+        """Log-density of codes given what the layer shows, in nats."""
+        return self.flow.log_prob(code, self.standardised(representation))
+
+    @torch.no_grad()
+    def sample_codes(
+        self,
+        representation: Float[Tensor, "batch *shape"],
+        n: int = 1,
+        generator: torch.Generator | None = None,
+    ) -> Float[Tensor, "n batch D"]:
+        """Draws of codes given what the layer shows; the representation is read once."""
+        if n < 1:
+            raise ValueError(f"n, the number of draws, must be at least 1, got {n}")
+        return self.flow.sample(n, self.standardised(representation), generator)
+
+    def fibre_loss(
+        self, x: Float[Tensor, "batch *event"], representation: Float[Tensor, "batch *shape"]
+    ) -> Float[Tensor, " batch"]:
+        r"""How far inputs are from a representation, as the layer sees it.
+
+        .. math:: FL = \sqrt{\frac{\|\Phi(x) - r\|^2}{\sum_i \mathrm{Var}\, r_i}}
+
+        0 for inputs on the fibre; :math:`\sqrt 2` on average for unrelated ones.
+        """
+        difference = (self.frozen.representation(x) - representation).flatten(1)
+        return difference.square().mean(1).sqrt() / self.size
+
+    def standardised(
+        self, representation: Float[Tensor, "batch *shape"]
+    ) -> Float[Tensor, "batch *shape"]:
+        """Units of zero mean and unit variance; those that are constant are zero.
+
+        Raises:
+            ValueError: If the shape is not the layer's.
+        """
+        if tuple(representation.shape[1:]) != self.shape:
+            raise ValueError(
+                f"the layer {self.frozen.layer!r} gives representations of shape {self.shape}, "
+                f"got {tuple(representation.shape[1:])}"
+            )
+        return ((representation - self.mean) / self.scale).clamp(-10, 10)
+
+    @torch.no_grad()
+    def standardise(self, representation: Float[Tensor, "n *shape"]) -> None:
+        """Takes mean and scale of every unit from training representations.
+
+        Raises:
+            ValueError: If all units are constant, or a value is not finite.
+        """
+        if not bool(representation.isfinite().all()):
+            raise ValueError(
+                "the representation has values that are not finite: look at the network's input"
+            )
+        mean, spread = representation.mean(0), representation.std(0)
+        largest = float(spread.max())
+        if not largest > 0:
+            raise ValueError(
+                f"all units of {self.frozen.layer!r} are constant in the training data: the layer "
+                "ignores everything. Choose another one."
+            )
+        self.mean.copy_(mean)
+        # A unit that hardly ever fires would be amplified without bound.
+        self.scale.copy_(torch.where(spread > 1e-6 * largest, spread, math.inf))
+        self.size.copy_(spread.square().mean().sqrt())
+
+    def _count_code(self) -> int:
+        x = torch.zeros(2, *self.frozen.known_shape())
+        with torch.no_grad():
+            code = self.code(x)
+        if code.dim() != 2:
+            raise ValueError(
+                f"the autoencoder gives codes of shape {tuple(code.shape[1:])}, expected vectors. "
+                "Flatten them in encode and undo it in decode."
+            )
+        return code.shape[1]
+
+    def save(self, folder: str | Path) -> None:
+        """Writes ``model.safetensors`` and ``model.json`` into ``folder``.
+
+        Frozen network and autoencoder go along where they are from this package; else give them
+        again to ``svae.load(folder, frozen=..., autoencoder=...)``.
+        """
+        from svae.bridges.files import save_invariance  # which builds bridges too
+
+        save_invariance(self, folder)
+
+
+class CodeDensity(nn.Module):
+    r"""The density of an autoencoder's codes, whatever a layer shows: the yardstick of layers.
+
+    How many nats its negative log-likelihood is above that of an
+    :class:`InvarianceBridge` estimates what the layer still knows of the code,
+    :math:`I(\bar z; \Phi(x))`. Fit it with ``svae.fit(density, data)``.
+
+    Args:
+        autoencoder: As in :class:`InvarianceBridge`.
+        n_code: Number of code dims.
+        n_blocks: Blocks of the flow.
+        hidden: Widths of the hidden layers of every coupling.
+    """
+
+    def __init__(
+        self,
+        autoencoder: nn.Module,
+        n_code: int,
+        *,
+        n_blocks: int = 8,
+        hidden: Sequence[int] = (192, 192),
+    ) -> None:
+        super().__init__()
+        self.autoencoder = autoencoder.requires_grad_(False).eval()
+        self.flow = ConditionalFlow(
+            n_code, n_blocks=n_blocks, hidden=hidden, max_log_scale=_MAX_LOG_SCALE
+        )
+
+    def train(self, mode: bool = True) -> "CodeDensity":
+        """Training mode of the flow alone."""
+        super().train(mode)
+        self.autoencoder.eval()
+        return self
+
+    def code(self, x: Float[Tensor, "batch *event"]) -> Float[Tensor, "batch D"]:
+        """The autoencoder's code."""
+        return self.autoencoder.encode(x)  # pyright: ignore[reportCallIssue]
+
+    def log_prob(self, code: Float[Tensor, "batch D"]) -> Float[Tensor, " batch"]:
+        """Log-density of codes, in nats."""
+        return self.flow.log_prob(code)
+
+    def loss(
+        self, code: Float[Tensor, "batch D"], noise: float
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Mean negative log-likelihood of codes with noise of that standard deviation added."""
+        nll = -self.log_prob(code + noise * torch.randn_like(code)).mean()
+        return nll, {"loss": nll.detach()}

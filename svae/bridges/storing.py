@@ -1,0 +1,64 @@
+"""Tensors with a row for every example that may be larger than memory."""
+
+import os
+import tempfile
+from collections.abc import Iterable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+__all__ = ["stored"]
+
+MAX_BYTES = 1024**3  # held in memory; more is written to a file as it is computed
+
+
+def stored(
+    parts: Iterable[Float[Tensor, "chunk *shape"]], n: int, folder: str | None = None
+) -> Float[Tensor, "n *shape"]:
+    """Joins parts that are computed one after the other, on disk where they are large.
+
+    What lies on disk is mapped into memory and read as any tensor is; the file has no name any
+    more, and its space is free again when the tensor is.
+
+    Args:
+        parts: Rows in order.
+        n: How many rows there are in all, at least 1.
+        folder: Where a file is written; that of the system if None.
+
+    Raises:
+        ValueError: If there are more or fewer rows than that.
+        OSError: If the disk is full.
+    """
+    whole: Tensor | None = None
+    filled = 0
+    for part in parts:
+        part = part.detach().cpu().float()
+        if whole is None:
+            whole = _room((n, *part.shape[1:]), folder)
+        if filled + len(part) > n:
+            raise ValueError(f"expected {n} rows, got {filled + len(part)} or more")
+        whole[filled : filled + len(part)] = part
+        filled += len(part)
+    if whole is None or filled != n:
+        raise ValueError(f"expected {n} rows, got {filled}")
+    return whole
+
+
+def _room(shape: tuple[int, ...], folder: str | None) -> Tensor:
+    size = int(torch.Size(shape).numel())
+    if 4 * size <= MAX_BYTES:
+        return torch.empty(shape)
+    handle, path = tempfile.mkstemp(suffix=".representations", dir=folder)
+    try:
+        os.posix_fallocate(handle, 0, 4 * size)  # a full disk is found now, not while writing
+        return torch.from_file(path, shared=True, size=size, dtype=torch.float32).view(shape)
+    except OSError as error:
+        raise OSError(
+            f"no room for representations of {4 * size / 1024**3:.1f} GB in "
+            f"{os.path.dirname(path)}: set $TMPDIR to a folder on a larger disk, or use fewer "
+            f"examples or a smaller layer ({error})"
+        ) from error
+    finally:
+        os.close(handle)
+        os.unlink(path)

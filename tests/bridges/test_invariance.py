@@ -1,0 +1,230 @@
+"""The bridge against networks whose invariances are known by construction."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import svae
+from svae.bridges import CodeDensity, InvarianceObjective
+from svae.bridges.storing import stored
+from svae.data import ArrayData, ArraySet
+from svae.factorization import Factorization
+from svae.latent import Latent
+from svae.training import Recipe
+from tests.unchecked import as_a_user
+
+
+class Whitened(nn.Module):
+    """An autoencoder of vectors that loses nothing: the code is the input, scaled."""
+
+    def __init__(self, n: int = 4) -> None:
+        super().__init__()
+        self.n = n
+
+    def encode(self, x: Tensor) -> Tensor:
+        return (x - 0.5) * 4
+
+    def decode(self, code: Tensor) -> Tensor:
+        return code / 4 + 0.5
+
+
+def subject() -> nn.Module:
+    """Reads the sum of the first two features, and ignores all else."""
+    first, second = nn.Linear(4, 1, bias=False), nn.Linear(1, 2)
+    first.weight.data = torch.tensor([[1.0, 1.0, 0.0, 0.0]])
+    return nn.Sequential(first, second)
+
+
+def vectors(n: int = 3000) -> ArrayData:
+    x = 0.5 + torch.randn(n, 4, generator=torch.Generator().manual_seed(0)) / 4
+    sets = [ArraySet(part, torch.arange(len(part)) % 2) for part in x.split(n // 3)]
+    return ArrayData(*sets[:3], class_names=("a", "b"), bounded=False)
+
+
+def a_bridge(**settings: int) -> svae.InvarianceBridge:
+    torch.manual_seed(0)
+    frozen = svae.Frozen(subject(), "0", x_shape=(4,))
+    return svae.InvarianceBridge(
+        frozen, Whitened(), **{"n_blocks": 4, "hidden": (32,), "context": 8, **settings}
+    )
+
+
+@pytest.fixture(scope="module")
+def fitted() -> svae.InvarianceBridge:
+    bridge = a_bridge()
+    svae.fit(
+        bridge,
+        vectors(),
+        max_epochs=30,
+        enable_progress_bar=False,
+        recipe=Recipe(learning_rate=1e-2),
+        objective=InvarianceObjective(noise=0.0, fibre_weight=0.0),
+        compile=False,
+    )
+    return bridge
+
+
+def test_it_is_a_factorization() -> None:
+    bridge = a_bridge().eval()
+    assert isinstance(bridge, Factorization)
+    x = torch.rand(5, 4)
+    latent = bridge.encode(x)
+    assert torch.equal(latent.z_class, bridge.frozen.representation(x))
+    assert torch.allclose(bridge.decode(latent), x, atol=1e-5)
+    assert svae.resample_nuisance(bridge, x, n=3).shape == (3, 5, 4)
+    assert torch.equal(bridge.predict(x), bridge.frozen.predict(x))
+
+
+def test_draws_have_the_representation_and_nothing_else(fitted: svae.InvarianceBridge) -> None:
+    x = vectors().test.floats(limit=300)
+    generator = torch.Generator().manual_seed(0)
+    drawn = svae.resample_nuisance(fitted, x, n=200, generator=generator)
+    total, wanted = drawn[..., :2].sum(-1), x[:, :2].sum(1)
+    # A sum of two has standard deviation .354; the fibre keeps it.
+    assert float((total - wanted).std()) < 0.06
+    # Across the fibre: x0 given x0 + x1 has half the variance, x2 and x3 all of it.
+    spread = drawn.var(0).mean(0) * 16
+    assert torch.allclose(spread, torch.tensor([0.5, 0.5, 1.0, 1.0]), atol=0.12)
+
+
+def test_the_likelihoods_tell_what_the_layer_knows(fitted: svae.InvarianceBridge) -> None:
+    # Noise 1 on a code of variance 1: I = log(1 + 2 / 2) / 2 for the sum of two features.
+    objective = InvarianceObjective(noise=1.0, fibre_weight=0.0)
+    settings = {
+        "max_epochs": 25,
+        "enable_progress_bar": False,
+        "objective": objective,
+        "recipe": Recipe(learning_rate=1e-2),
+        "compile": False,
+    }
+    bridge, data = a_bridge(), vectors()
+    density = CodeDensity(Whitened(), 4, n_blocks=4, hidden=(32,))
+    svae.fit(bridge, data, **settings)
+    svae.fit(density, data, **settings)
+    x = data.test.floats()
+    code = bridge.code(x)
+    noisy = code + torch.randn(code.shape, generator=torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        known = bridge.log_prob(noisy, bridge.frozen.representation(x)) - density.log_prob(noisy)
+    assert float(known.mean()) == pytest.approx(0.5 * math.log(2), abs=0.08)
+
+
+def test_the_fibre_loss_is_relative_to_the_representations_spread() -> None:
+    bridge = a_bridge()
+    r = torch.tensor([[0.0], [2.0], [4.0]])
+    bridge.standardise(r)
+    x = torch.tensor([[1.0, 1.0, 0.0, 0.0], [1.0, 0.0, 5.0, 5.0]])
+    wanted = (bridge.frozen.representation(x) - 2).abs()[:, 0] / r.std()
+    assert torch.allclose(bridge.fibre_loss(x, torch.full((2, 1), 2.0)), wanted)
+
+
+def test_the_fibre_term_brings_draws_nearer() -> None:
+    found = []
+    for weight in (0.0, 10.0):
+        bridge, data = a_bridge(), vectors()
+        svae.fit(
+            bridge,
+            data,
+            max_epochs=6,
+            enable_progress_bar=False,
+            objective=InvarianceObjective(fibre_weight=weight),
+            compile=False,
+        )
+        x = data.test.floats(limit=200)
+        drawn = svae.resample_nuisance(bridge, x, 1, torch.Generator().manual_seed(0))[0]
+        found.append(float(bridge.fibre_loss(drawn, bridge.frozen.representation(x)).mean()))
+    assert found[1] < 0.8 * found[0]
+
+
+def test_nothing_but_the_flow_is_trained() -> None:
+    bridge, data = a_bridge(), vectors()
+    before = bridge.frozen.fingerprint
+    bridge.train()
+    assert not bridge.frozen.model.training
+    assert not bridge.autoencoder.training
+    svae.fit(bridge, data, max_epochs=1, enable_progress_bar=False, compile=False)
+    assert bridge.frozen.fingerprint == before
+    trained = {name.split(".")[0] for name, p in bridge.named_parameters() if p.requires_grad}
+    assert trained == {"flow"}
+
+
+def test_maps_are_read_too() -> None:
+    net = nn.Sequential(nn.Conv2d(1, 3, 3, 2, 1), nn.ReLU(), nn.Flatten(), nn.Linear(48, 10))
+    frozen = svae.Frozen(net, "1", x_shape=(1, 8, 8))
+    autoencoder = svae.bridges.Autoencoder((1, 8, 8), n_code=6, width=8)
+    bridge = svae.InvarianceBridge(frozen, autoencoder, n_blocks=2, hidden=(16,), context=8)
+    data = svae.data.Digits()
+    svae.fit(bridge, data, max_epochs=1, enable_progress_bar=False, compile=False)
+    latent = bridge.encode(data.test.floats(limit=4))
+    assert latent.z_class.shape == (4, 3, 4, 4)
+    assert svae.swap_nuisance(bridge, data.test.floats(limit=4), data.test.floats(limit=4)).shape
+
+
+def test_wrong_parts_are_refused() -> None:
+    frozen = svae.Frozen(subject(), "0", x_shape=(4,))
+    with as_a_user(), pytest.raises(TypeError, match=r"must be a svae\.Frozen, got Seq"):
+        svae.InvarianceBridge(subject(), Whitened())  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"needs encode\(x\) and decode\(code\), Linear has no"):
+        svae.InvarianceBridge(frozen, nn.Linear(4, 4))
+    wrong = Whitened()
+    wrong.encode = lambda x: x[:, None]  # type: ignore[method-assign]
+    with as_a_user(), pytest.raises(ValueError, match=r"of shape \(1, 4\), expected vectors"):
+        svae.InvarianceBridge(frozen, wrong)
+    bridge = svae.InvarianceBridge(frozen, Whitened())
+    with pytest.raises(ValueError, match="all units of '0' are constant in the training data"):
+        bridge.standardise(torch.ones(5, 1))
+    with pytest.raises(ValueError, match="not finite"):
+        bridge.standardise(torch.full((5, 1), math.nan))
+    with pytest.raises(ValueError, match=r"representations of shape \(1,\), got \(3,\)"):
+        bridge.decode(Latent(torch.ones(2, 3), torch.ones(2, 4)))
+    for number in (0, -1):
+        with pytest.raises(ValueError, match="must be at least 1"):
+            bridge.sample_nuisance(Latent(torch.ones(2, 1), torch.ones(2, 4)), number)
+    with pytest.raises(ValueError, match="fibre_share above 0"):
+        InvarianceObjective(fibre_share=0.0)
+
+
+def test_it_is_saved_and_loaded(tmp_path: Path) -> None:
+    bridge = a_bridge()
+    bridge.standardise(torch.randn(50, 1))
+    bridge.save(tmp_path)
+    with pytest.raises(ValueError, match=r"the frozen network of .* give it again"):
+        svae.load(tmp_path)
+    frozen = svae.Frozen(subject(), "0", x_shape=(4,))
+    with pytest.raises(ValueError, match=r"the autoencoder of .* give it again"):
+        svae.load(tmp_path, frozen=frozen)
+    frozen.model[1].weight.data.copy_(bridge.frozen.model[1].weight)
+    frozen.model[1].bias.data.copy_(bridge.frozen.model[1].bias)
+    again = svae.load(tmp_path, frozen=frozen, autoencoder=Whitened())
+    x = torch.rand(5, 4)
+    assert torch.equal(again.encode(x).z_nuisance, bridge.eval().encode(x).z_nuisance)
+    frozen.model[1].bias.data += 1
+    with pytest.raises(ValueError, match="fitted to another frozen network"):
+        svae.load(tmp_path, frozen=frozen, autoencoder=Whitened())
+
+
+def test_an_autoencoder_of_ours_goes_along(tmp_path: Path) -> None:
+    autoencoder = svae.bridges.Autoencoder((1, 8, 8), n_code=6, width=8)
+    frozen = svae.Frozen(nn.Sequential(nn.Flatten(), nn.Linear(64, 3)), "1", x_shape=(1, 8, 8))
+    bridge = svae.InvarianceBridge(frozen, autoencoder, n_blocks=2, hidden=(16,), context=8)
+    bridge.save(tmp_path)
+    again = svae.load(tmp_path, frozen=frozen)
+    x = torch.rand(5, 1, 8, 8)
+    assert torch.equal(svae.reconstruct(again, x), svae.reconstruct(bridge.eval(), x))
+
+
+@pytest.mark.parametrize("on_disk", [False, True])
+def test_rows_are_stored_as_they_come(on_disk: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if on_disk:
+        monkeypatch.setattr("svae.bridges.storing.MAX_BYTES", 10)
+    rows = torch.randn(10, 3, 2)
+    found = stored(iter(rows.split(4)), 10)
+    assert torch.equal(found, rows)
+    assert torch.equal(found[torch.tensor([7, 2])], rows[[7, 2]])
+    with pytest.raises(ValueError, match="expected 11 rows, got 10"):
+        stored(rows.split(4), 11)
+    with pytest.raises(ValueError, match="expected 9 rows, got 10 or more"):
+        stored(rows.split(5), 9)
