@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     )
     from svae.bridges import ConceptBridge, Frozen, InvarianceBridge
     from svae.elbo import SupervisedELBO, evidence
+    from svae.explaining import explain
     from svae.factorization import (
         Factorization,
         read,
@@ -50,6 +51,7 @@ _NAMES = {
     "SupervisedELBO": "elbo",
     "SupervisedModel": "models",
     "evidence": "elbo",
+    "explain": "explaining",
     "fit": "training",
     "load": "loading",
     "read": "factorization",
@@ -92,6 +94,7 @@ __all__ = [
     "data",
     "editing",
     "evidence",
+    "explain",
     "fit",
     "flows",
     "guides",

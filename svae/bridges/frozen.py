@@ -49,6 +49,8 @@ class Frozen(Described, nn.Module):
             selects one token (0 is usually the class token), ``"mean"`` averages them. None keeps
             the output as it is.
         x_shape: Shape of one input; taken from the first batch seen if None.
+        preprocess: Turns inputs in [0, 1] into what the network wants, for example
+            ``torchvision.transforms.Normalize(mean, std)``.
 
     Raises:
         TypeError: If ``model`` is no module, or the layer gives no tensor.
@@ -68,6 +70,7 @@ class Frozen(Described, nn.Module):
         layer: str | nn.Module,
         tokens: Tokens = None,
         x_shape: Sequence[int] | None = None,
+        preprocess: nn.Module | None = None,
     ) -> None:
         super().__init__()
         if not isinstance(model, nn.Module):
@@ -86,6 +89,7 @@ class Frozen(Described, nn.Module):
             self.layer
         )  # a name can be written to a file, a module cannot
         self.model = copy.deepcopy(model).requires_grad_(False).eval()
+        self.preprocess = preprocess
         self.output_shape: tuple[int, ...] | None = None  # of the layer, before tokens are chosen
         self._seen: Tensor | None = None  # an input, until the head is known to fit
         self._blank_rows = 0  # of the blank input; 0: not known yet
@@ -143,7 +147,7 @@ class Frozen(Described, nn.Module):
 
         with self._hooked(keep):
             try:
-                self.model(x)
+                self._run(x)
             except _Reached:
                 pass
             else:
@@ -167,8 +171,72 @@ class Frozen(Described, nn.Module):
         return self._chosen(output)
 
     def predict(self, x: Float[Tensor, "batch *event"]) -> Float[Tensor, "batch classes"]:
-        """The network's own logits, untouched."""
-        return self.model(x)
+        """The network's own logits, untouched.
+
+        Raises:
+            TypeError: If the network answers with something else.
+        """
+        logits = self._run(x)
+        if not isinstance(logits, Tensor):
+            raise TypeError(
+                f"the network answers with a {type(logits).__name__}, expected logits (batch, "
+                "n_classes). Wrap it in a module whose forward picks them, such as "
+                'model(x)["logits"].'
+            )
+        return logits
+
+    def at(self, layer: str | nn.Module) -> "Frozen":
+        """The same network, opened at another layer.
+
+        Raises:
+            ValueError: If there is no such layer.
+        """
+        if isinstance(layer, nn.Module):
+            layer = _layer_name(self.model, layer)
+        other = Frozen(self.model, layer, None, self.x_shape, self.preprocess)
+        if layer == self.layer:
+            other.tokens = self.tokens
+        return other
+
+    @torch.no_grad()
+    def outputs(self, x: Float[Tensor, "batch *event"]) -> dict[str, Tensor]:
+        """What every layer that runs once gives for ``x``, in the order in which they finish.
+
+        Layers that give no tensor with a row for every input are left out.
+        """
+        found: dict[str, Any] = {}
+        counts: dict[str, int] = {}
+
+        def keep(name: str) -> Callable[..., None]:
+            def hook(module: nn.Module, arguments: Any, output: Any) -> None:
+                counts[name] = counts.get(name, 0) + 1
+                found[name] = output
+
+            return hook
+
+        named = [(name, module) for name, module in self.model.named_modules() if name]
+        handles = [module.register_forward_hook(keep(name)) for name, module in named]
+        try:
+            self._run(x)
+        finally:
+            for handle in handles:
+                handle.remove()
+        return {
+            name: value
+            for name, value in found.items()
+            if counts[name] == 1
+            and isinstance(value, Tensor)
+            and value.dim() > 1
+            and len(value) == len(x)
+        }
+
+    @property
+    def differentiable(self) -> bool:
+        """Whether gradients reach the input."""
+        return getattr(self.model, "differentiable", True)
+
+    def _run(self, x: Tensor) -> Any:
+        return self.model(x if self.preprocess is None else self.preprocess(x))
 
     def head(
         self, representation: Float[Tensor, "batch *shape"]
@@ -226,7 +294,7 @@ class Frozen(Described, nn.Module):
             return self._placed(representation, output) if calls == 1 else None
 
         with self._hooked(replace):
-            return self.model(blank)
+            return self._run(blank)
 
     def _placed(self, representation: Tensor, output: Tensor) -> Tensor:
         """What goes on through the network in the place of ``output``."""

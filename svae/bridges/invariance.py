@@ -129,7 +129,7 @@ class InvarianceBridge(nn.Module):
 
     def decode(self, latent: Latent) -> Float[Tensor, "batch *event"]:
         """The input that has this representation, as far as the flow knows, and this v."""
-        return self.autoencoder.decode(self.code_of(latent))  # pyright: ignore
+        return self.show(self.code_of(latent))
 
     def predict(self, x: Float[Tensor, "batch *event"]) -> Float[Tensor, "batch classes"]:
         """The frozen network's own logits."""
@@ -153,6 +153,10 @@ class InvarianceBridge(nn.Module):
     def code(self, x: Float[Tensor, "batch *event"]) -> Float[Tensor, "batch D"]:
         """The autoencoder's code."""
         return self.autoencoder.encode(x)  # pyright: ignore[reportCallIssue]
+
+    def show(self, code: Float[Tensor, "batch D"]) -> Float[Tensor, "batch *event"]:
+        """What the autoencoder decodes from a code."""
+        return self.autoencoder.decode(code)  # pyright: ignore[reportCallIssue]
 
     def noise(
         self, code: Float[Tensor, "batch D"], representation: Float[Tensor, "batch *shape"]

@@ -14,6 +14,12 @@ from svae.metrics.estimate import (
     mean,
     proportion,
 )
+from svae.metrics.fibres import (
+    fibre_losses,
+    information,
+    nearest_fibre_loss,
+    variance_explained,
+)
 from svae.metrics.fidelity import (
     Neighbourhood,
     conditional_coverage,
@@ -45,9 +51,12 @@ __all__ = [
     "diversity_ratio",
     "expected_calibration_error",
     "feature_diversity_ratio",
+    "fibre_losses",
     "frechet_distance",
+    "information",
     "kernel_distance",
     "mean",
+    "nearest_fibre_loss",
     "negative_log_likelihood",
     "neighbourhood",
     "permutation_null",
@@ -56,4 +65,5 @@ __all__ = [
     "proportion",
     "reconstruction_preservation",
     "switch_rate",
+    "variance_explained",
 ]

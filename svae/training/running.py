@@ -16,6 +16,7 @@ import torch
 from pytorch_lightning.callbacks import ModelCheckpoint, RichProgressBar
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 
+from svae.data import ArrayData
 from svae.training.tally import NonFiniteLoss
 
 __all__ = [
@@ -113,6 +114,14 @@ class PlainProgress(pl.Callback):
         seconds = time.monotonic() - self.started
         sys.stdout.write(f"epoch {epoch}/{trainer.max_epochs}  {numbers}  {seconds:.0f} s\n")
         sys.stdout.flush()
+
+
+def lasting(data: ArrayData, steps: int) -> dict[str, Any]:
+    """Keywords of a Trainer for about that many steps, at least one."""
+    per_epoch = max(1, len(data.train) // data.batch_size)
+    epochs = max(1, round(steps / per_epoch))
+    most = min(per_epoch, max(1, steps // epochs))
+    return {"max_epochs": epochs, "limit_train_batches": most}
 
 
 def trainer_settings(folder: Path, wanted: Mapping[str, Any], keep: bool = True) -> dict[str, Any]:

@@ -1,0 +1,327 @@
+"""From a trained network and inputs to what its layers ignore: one call.
+
+An autoencoder is trained once for a network and a data set, beside it one flow for each layer that
+is asked about. Both are kept by a hash of everything that they depend on, so that another layer
+costs its own flow only, and the same question nothing.
+"""
+
+import logging
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from svae.bridges.autoencoder import Autoencoder, Perceptual
+from svae.bridges.fibre import InvarianceObjective
+from svae.bridges.files import restore_invariance
+from svae.bridges.frozen import Frozen
+from svae.bridges.invariance import CodeDensity, InvarianceBridge
+from svae.caching import cache_folder, digest_of, kept, key_of
+from svae.data import ArrayData, as_data
+from svae.saving import load_weights, save_weights
+from svae.training import Recipe, fit
+from svae.training.running import lasting
+
+__all__ = [
+    "ExplainSettings",
+    "InputScaling",
+    "check_scaling",
+    "explain",
+    "fit_autoencoder",
+    "fit_density",
+]
+
+logger = logging.getLogger("svae")
+
+RECIPE = 1  # part of every key: raise it with every change that alters what is trained
+_CHECKED = 1000  # examples that the scaling of the input is checked on
+
+
+class InputScaling(UserWarning):
+    """The network answers few labels right: it may want other numbers than it gets."""
+
+
+@dataclass(frozen=True)
+class ExplainSettings:
+    """How long and how finely a network is explained.
+
+    Args:
+        n_code: Code dims of the autoencoder.
+        autoencoder_steps: Steps of its training.
+        bridge_steps: Steps of the flow of each layer.
+        perceptual_weight: Of what the network sees in a reconstruction, against its pixels.
+        noise: On codes, in standard deviations: one for all layers, so that they compare.
+        fibre_weight: Of the distance between what a layer sees in a draw and what it should.
+        batch_size: Of the autoencoder; flows take twice as many.
+
+    Raises:
+        ValueError: If a number is out of range.
+    """
+
+    n_code: int = 64
+    autoencoder_steps: int = 4000
+    bridge_steps: int = 1500
+    perceptual_weight: float = 0.1
+    noise: float = 0.05
+    fibre_weight: float = 1.0
+    batch_size: int = 64
+
+    def __post_init__(self) -> None:
+        whole = (self.n_code, self.autoencoder_steps, self.bridge_steps, self.batch_size)
+        if min(whole) < 1 or min(self.perceptual_weight, self.noise, self.fibre_weight) < 0:
+            raise ValueError(f"numbers of dims and steps start at 1, weights at 0, got {self}")
+
+
+def explain(
+    frozen: Frozen,
+    data: object,
+    *,
+    settings: ExplainSettings | None = None,
+    autoencoder: nn.Module | None = None,
+    seed: int = 0,
+    cache: str | Path | None = None,
+    **trainer: Any,
+) -> InvarianceBridge:
+    """What a layer of a frozen network ignores, as a factorization.
+
+    Args:
+        frozen: The network, opened at the layer.
+        data: Data module, torch Dataset of (x, y), or a tuple (x, y) of tensors; labels are only
+            used to check that the network gets the numbers that it wants.
+        settings: How long and how finely.
+        autoencoder: A fitted one of your own; else one is trained and kept.
+        seed: Of weights, batches and noise.
+        cache: Folder of what was trained before; None takes ``$SVAE_CACHE``, else
+            ``~/.cache/svae``.
+        trainer: Keywords of :class:`pytorch_lightning.Trainer`.
+
+    Returns:
+        The fitted bridge, in evaluation mode. ``svae.resample_nuisance(bridge, x)`` draws inputs
+        that the layer cannot tell from ``x``.
+
+    Warns:
+        InputScaling: If the network's answers have little to do with the labels.
+
+    Example:
+        >>> bridge = svae.explain(svae.Frozen(net, "layer3"), data)  # doctest: +SKIP
+    """
+    settings = settings or ExplainSettings()
+    data = as_data(data, seed=seed)
+    check_scaling(frozen, data)
+    coder = autoencoder or fit_autoencoder(
+        frozen, data, settings=settings, seed=seed, cache=cache, **trainer
+    )
+    key = content(frozen, data, settings, seed, autoencoder)
+    key |= {"layer": frozen.layer, "tokens": frozen.tokens}
+    folder = cache_folder(cache) / f"bridge-{key_of(key)}"
+
+    def make() -> InvarianceBridge:
+        with seeded(seed):
+            bridge = InvarianceBridge(frozen, coder)
+        weight = settings.fibre_weight if frozen.differentiable else 0.0
+        objective = InvarianceObjective(settings.noise, weight)
+        fit_flow(bridge, data, settings, seed, trainer, objective)
+        return bridge
+
+    return kept(
+        folder / "model.json",
+        read=lambda: restore_invariance(folder, frozen, coder),
+        make=make,
+        write=lambda bridge: bridge.save(folder),
+    )
+
+
+def fit_autoencoder(
+    frozen: Frozen,
+    data: object,
+    *,
+    settings: ExplainSettings | None = None,
+    seed: int = 0,
+    cache: str | Path | None = None,
+    **trainer: Any,
+) -> Autoencoder:
+    """The autoencoder that shows what the layers of a network ignore; one for all of its layers.
+
+    It is trained on pixels and on what the network's last feature map (or hidden layer) sees in
+    them, so that a reconstruction keeps the network's answer.
+
+    Args:
+        frozen: The network, opened at any layer.
+        data: As in :func:`explain`.
+        settings: How long and how finely.
+        seed: Of weights, batches and noise.
+        cache: Folder of what was trained before.
+        trainer: Keywords of :class:`pytorch_lightning.Trainer`.
+    """
+    settings = settings or ExplainSettings()
+    data = as_data(data, seed=seed)
+    with seeded(seed):
+        autoencoder = Autoencoder(data.x_shape, n_code=settings.n_code)
+    path = cache_folder(cache) / (
+        f"autoencoder-{key_of(content(frozen, data, settings, seed))}.safetensors"
+    )
+
+    def read() -> Autoencoder:
+        load_weights(autoencoder, path)
+        return autoencoder.eval()
+
+    def make() -> Autoencoder:
+        trained: nn.Module = autoencoder
+        if settings.perceptual_weight and frozen.differentiable:
+            seen = frozen.at(_perceptual_layer(frozen))
+            trained = Perceptual(autoencoder, seen, settings.perceptual_weight)
+        _fit(trained, data, settings.autoencoder_steps, settings.batch_size, seed, trainer)
+        return autoencoder.eval()
+
+    return kept(path, read, make, write=lambda made: save_weights(made, path))
+
+
+def check_scaling(frozen: Frozen, data: ArrayData) -> None:
+    """Warns where the network's answers fit the labels badly and other numbers would do better."""
+    examples = data.validation if len(data.validation) else data.train
+    labels = examples.marked[:_CHECKED]
+    x, known = examples.floats(limit=_CHECKED), labels >= 0
+    with torch.no_grad():
+        logits = frozen.predict(x)
+        if not bool(known.any()) or logits.shape[1] != data.n_classes:
+            return
+
+        def right(values: Tensor) -> float:
+            answers = torch.cat([frozen.predict(part).argmax(1) for part in values.split(200)])
+            return float((answers == labels)[known].float().mean())
+
+        found = right(x)
+        others = {"255 x": right(255 * x), "2 x - 1": right(2 * x - 1), "1 - x": right(1 - x)}
+    best = max(others, key=lambda name: others[name])
+    if found < 0.5 and others[best] > 1.5 * found + 0.1:
+        hint = f"; for {best} it would be {others[best]:.0%}"
+    elif found < 1.5 / data.n_classes:
+        hint = ", as by chance"
+    else:
+        return
+    warnings.warn(
+        f"the network answers {found:.0%} of the labels right for x in [0, 1]{hint}. Say how it "
+        "wants its input, svae.Frozen(model, layer, preprocess=...), and check the order of the "
+        "classes",
+        InputScaling,
+        stacklevel=3,
+    )
+
+
+def fit_density(
+    frozen: Frozen,
+    data: ArrayData,
+    coder: nn.Module,
+    *,
+    settings: ExplainSettings,
+    autoencoder: nn.Module | None = None,
+    seed: int = 0,
+    cache: str | Path | None = None,
+    **trainer: Any,
+) -> CodeDensity:
+    """The density of the codes that no layer tells anything of.
+
+    Args:
+        frozen: The network, opened at any layer.
+        data: What is explained.
+        coder: The autoencoder.
+        settings: How long and how finely.
+        autoencoder: The autoencoder again where it is one of the user's own.
+        seed: Of weights, batches and noise.
+        cache: Folder of what was trained before.
+        trainer: Keywords of :class:`pytorch_lightning.Trainer`.
+    """
+    with seeded(seed):
+        code = coder.encode(data.test.floats(limit=2))  # pyright: ignore[reportCallIssue]
+        density = CodeDensity(coder, code.shape[1])
+    key = key_of(content(frozen, data, settings, seed, autoencoder))
+    path = cache_folder(cache) / f"density-{key}.safetensors"
+
+    def read() -> CodeDensity:
+        load_weights(density.flow, path)
+        return density.eval()
+
+    def make() -> CodeDensity:
+        objective = InvarianceObjective(settings.noise, 0.0)
+        fit_flow(density, data, settings, seed, trainer, objective)
+        return density
+
+    return kept(path, read, make, write=lambda made: save_weights(made.flow, path))
+
+
+def fit_flow(
+    model: InvarianceBridge | CodeDensity,
+    data: ArrayData,
+    settings: ExplainSettings,
+    seed: int,
+    trainer: dict[str, Any],
+    objective: InvarianceObjective,
+) -> None:
+    """Fits a flow over codes for as long as the settings say."""
+    _fit(model, data, settings.bridge_steps, 2 * settings.batch_size, seed, trainer, objective)
+
+
+def _fit(
+    model: nn.Module,
+    data: ArrayData,
+    steps: int,
+    batch_size: int,
+    seed: int,
+    trainer: dict[str, Any],
+    objective: nn.Module | None = None,
+) -> None:
+    usual, data.batch_size = data.batch_size, min(batch_size, len(data.train))
+    started = time.perf_counter()
+    try:
+        fit(
+            model,
+            data,
+            seed=seed,
+            objective=objective,
+            recipe=Recipe(learning_rate=5e-3),
+            **{**lasting(data, steps), **trainer},
+        )
+    finally:
+        data.batch_size = usual
+    kind = type(model).__name__
+    logger.info("%s: %d steps in %.0f s", kind, steps, time.perf_counter() - started)
+
+
+def _perceptual_layer(frozen: Frozen) -> str:
+    """The last feature map; where there is none, what comes before the answer."""
+    names = frozen.outputs(torch.zeros(2, *frozen.known_shape()))
+    maps = [name for name, value in names.items() if value.dim() == 4 and value.shape[2] > 1]
+    return maps[-1] if maps else list(names)[-2 if len(names) > 1 else -1]
+
+
+def content(
+    frozen: Frozen,
+    data: ArrayData,
+    settings: ExplainSettings,
+    seed: int,
+    autoencoder: nn.Module | None = None,
+) -> dict[str, Any]:
+    """What the result depends on; an autoencoder of the user's own counts by its weights."""
+    return {
+        "recipe": RECIPE,
+        "network": frozen.fingerprint,
+        "preprocess": str(frozen.preprocess),
+        "data": digest_of({"train": data.train.x, "validation": data.validation.x}),
+        "settings": asdict(settings),
+        "seed": seed,
+        "autoencoder": None if autoencoder is None else digest_of(autoencoder.state_dict()),
+    }
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """First weights of their own, whose draw leaves the global generator alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield

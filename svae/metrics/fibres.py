@@ -1,0 +1,141 @@
+"""What a layer ignores, in numbers: how far draws are from its fibre, and how much they vary."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from svae.bridges.invariance import CodeDensity, InvarianceBridge
+from svae.metrics.estimate import Estimate, mean
+
+__all__ = ["fibre_losses", "information", "nearest_fibre_loss", "variance_explained"]
+
+_CHUNK = 500
+
+
+@torch.no_grad()
+def fibre_losses(
+    bridge: InvarianceBridge,
+    x: Float[Tensor, "n_images *event"],
+    n: int = 4,
+    generator: torch.Generator | None = None,
+) -> tuple[Estimate, Estimate]:
+    r"""Fibre loss of draws, and that of plain reconstructions: what the decoder alone costs.
+
+    .. math:: FL = \sqrt{\frac{\|\Phi(\tilde x) - \Phi(x)\|^2}{\sum_i \mathrm{Var}\, \Phi_i}}
+
+    Args:
+        bridge: What is measured.
+        x: Inputs.
+        n: Draws for each.
+        generator: Source of the draws.
+
+    Returns:
+        Of draws; of reconstructions.
+    """
+    drawn, again = [], []
+    for part in x.split(_CHUNK):
+        representation = bridge.frozen.representation(part)
+        codes = bridge.sample_codes(representation, n, generator)
+        losses = [
+            bridge.fibre_loss(bridge.show(one), representation)
+            for one in (*codes, bridge.code(part))
+        ]
+        drawn.append(torch.stack(losses[:-1]).mean(0))
+        again.append(losses[-1])
+    return mean(torch.cat(drawn)), mean(torch.cat(again))
+
+
+@torch.no_grad()
+def nearest_fibre_loss(
+    bridge: InvarianceBridge,
+    x: Float[Tensor, "n_images *event"],
+    among: Float[Tensor, "n_others *event"],
+) -> Estimate:
+    """Fibre loss of the real input that is nearest, as the layer sees it: the yardstick of draws.
+
+    Args:
+        bridge: Knows the layer and the scale of its representations.
+        x: Inputs.
+        among: Real inputs; those that are ``x`` itself do not count.
+    """
+    shown = torch.cat([bridge.frozen.representation(part).flatten(1) for part in x.split(_CHUNK)])
+    pixels = x.flatten(1)
+    best = torch.full((len(x),), torch.inf)
+    for part in among.split(_CHUNK):
+        distance = torch.cdist(shown, bridge.frozen.representation(part).flatten(1))
+        same = torch.cdist(pixels, part.flatten(1)) < 1e-3
+        best = torch.minimum(best, distance.masked_fill(same, torch.inf).amin(1))
+    return mean(best / shown.shape[1] ** 0.5 / bridge.size)
+
+
+@torch.no_grad()
+def variance_explained(
+    bridge: InvarianceBridge,
+    x: Float[Tensor, "n_images *event"],
+    n: int = 32,
+    generator: torch.Generator | None = None,
+) -> Estimate:
+    r"""Share of the variance of the code that v explains: what the layer does not fix of it.
+
+    .. math:: \frac{\sum_d \mathbb{E}_x \mathrm{Var}_v\, t^{-1}(v \mid \Phi(x))_d}
+        {\sum_d \mathrm{Var}_x\, E(x)_d}
+
+    0 for a layer that knows the whole code, 1 for one that knows nothing.
+
+    References:
+        Making Sense of CNNs: Interpreting Deep Representations & Their Invariances with INNs
+        (Rombach et al., 2020), https://arxiv.org/abs/2008.01777
+
+    Args:
+        bridge: What is measured.
+        x: Inputs.
+        n: Draws for each, at least 2.
+        generator: Source of the draws.
+
+    Raises:
+        ValueError: If ``n`` is less than 2.
+    """
+    if n < 2:
+        raise ValueError(f"a variance needs n of at least 2 draws, got {n}")
+    within, codes = [], []
+    for part in x.split(max(1, _CHUNK * 8 // n)):
+        drawn = bridge.sample_codes(bridge.frozen.representation(part), n, generator)
+        within.append(drawn.var(0).sum(1))
+        codes.append(bridge.code(part))
+    total = torch.cat(codes).var(0).sum()
+    return mean(torch.cat(within) / total)
+
+
+@torch.no_grad()
+def information(
+    bridge: InvarianceBridge,
+    density: CodeDensity,
+    x: Float[Tensor, "n_images *event"],
+    noise: float = 0.05,
+    seed: int = 0,
+) -> Estimate:
+    r"""What the layer still knows of the code, in nats: an estimate of :math:`I(\bar z; \Phi(x))`.
+
+    .. math:: \mathbb{E}\left[\log p(\bar z + \sigma \epsilon \mid \Phi(x))
+        - \log p(\bar z + \sigma \epsilon)\right]
+
+    A difference of two cross-entropies, so no bound: it is too high by what the density without
+    the layer fits worse than it could, and too low by what the bridge does. It lies between 0 and
+    the information of the noisy code on x, which :math:`\sigma` limits: compare layers at one
+    :math:`\sigma` only.
+
+    Args:
+        bridge: Knows the layer.
+        density: Fitted to codes of the same autoencoder.
+        x: Inputs that neither was fitted to.
+        noise: :math:`\sigma`, with which both were fitted.
+        seed: Of the noise: one for all layers.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    found = []
+    for part in x.split(_CHUNK):
+        code = bridge.code(part)
+        noisy = code + noise * torch.randn(code.shape, generator=generator)
+        shown = bridge.frozen.representation(part)
+        found.append(bridge.log_prob(noisy, shown) - density.log_prob(noisy))
+    return mean(torch.cat(found))
