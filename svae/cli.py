@@ -12,6 +12,7 @@ Supervised VAEs: find out, and show, what a model ignores.
 
 commands:
   fit       train a supervised VAE from one YAML file or from options
+  explain   show what the layers of a trained network ignore
 
 svae COMMAND --help says more. The same commands run as `python -m svae COMMAND`.
 """
@@ -37,11 +38,19 @@ svae.load(DIR) gives the trained model.
 example: svae fit --config experiments/mnist_svae.yaml --trainer.max_epochs 2
 """
 
+EXPLAIN_EPILOG = """\
+Writes invariances.png (inputs that each layer cannot tell from a real one), profile.png and
+profile.md (what each layer knows and ignores), swaps.png, metrics.json and the bridge of the last
+layer, svae.load(DIR, frozen=...). The network is never changed.
+
+example: svae explain --model nets:load --layer layer3 fc --data images/ --out report/
+"""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; gives its exit status."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    commands: dict[str, Callable[[list[str]], int]] = {"fit": _fit}
+    commands: dict[str, Callable[[list[str]], int]] = {"fit": _fit, "explain": _explain}
     if not given or given[0] in ("-h", "--help"):
         print(HELP, end="")
         return 0 if given else 2
@@ -65,6 +74,42 @@ def _fit(arguments: list[str]) -> int:
     from svae.commands.fitting import fit_command
 
     fit_command(["--help" if argument == "--help-all" else argument for argument in arguments])
+    return 0
+
+
+def _explain(arguments: list[str]) -> int:
+    import argparse
+
+    options = argparse.ArgumentParser(
+        "svae explain",
+        description="What the layers of a trained network ignore.",
+        epilog=EXPLAIN_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = options.add_argument
+    add("--model", required=True, help="package.module:name of a torch module, or of its loader")
+    add("--layer", nargs="*", metavar="NAME", help="from input to logits; a handful if left out")
+    add(
+        "--data",
+        required=True,
+        help="folder of images, with one sub-folder per class or without"
+        " any, or mnist, fashion, kmnist, cifar10, digits",
+    )
+    add("--data-root", help="where a set that is named lies; else $SVAE_DATA, else data/")
+    add("--out", default="runs/explain", help="folder of everything written")
+    add("--size", type=int, default=64, help="height and width of images from a folder")
+    add("--channels", type=int, default=3, choices=[1, 3], help="of images from a folder")
+    add("--mean", type=float, nargs="*", help="what the network wants subtracted, per channel")
+    add("--std", type=float, nargs="*", help="what the network wants divided by, per channel")
+    add("--code", type=int, default=64, help="code dims of the autoencoder")
+    add("--autoencoder-steps", type=int, default=4000, help="of its training")
+    add("--steps", type=int, default=1500, help="of each layer's flow")
+    add("--seed", type=int, default=0)
+    add("--cache", help="folder of what was fitted before; else $SVAE_CACHE, else ~/.cache/svae")
+    parsed = options.parse_args(arguments)
+    from svae.commands.explaining import explain_command
+
+    explain_command(parsed)
     return 0
 
 

@@ -8,7 +8,7 @@ costs its own flow only, and the same question nothing.
 import logging
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -32,8 +32,10 @@ __all__ = [
     "ExplainSettings",
     "InputScaling",
     "check_scaling",
+    "estimated_seconds",
     "explain",
     "fit_autoencoder",
+    "fit_bridge",
     "fit_density",
 ]
 
@@ -111,9 +113,32 @@ def explain(
     Example:
         >>> bridge = svae.explain(svae.Frozen(net, "layer3"), data)  # doctest: +SKIP
     """
-    settings = settings or ExplainSettings()
     data = as_data(data, seed=seed)
     check_scaling(frozen, data)
+    return fit_bridge(
+        frozen,
+        data,
+        settings=settings,
+        autoencoder=autoencoder,
+        seed=seed,
+        cache=cache,
+        **trainer,
+    )
+
+
+def fit_bridge(
+    frozen: Frozen,
+    data: object,
+    *,
+    settings: ExplainSettings | None = None,
+    autoencoder: nn.Module | None = None,
+    seed: int = 0,
+    cache: str | Path | None = None,
+    **trainer: Any,
+) -> InvarianceBridge:
+    """What :func:`explain` does, without looking at the network's answers first."""
+    settings = settings or ExplainSettings()
+    data = as_data(data, seed=seed)
     coder = autoencoder or fit_autoencoder(
         frozen, data, settings=settings, seed=seed, cache=cache, **trainer
     )
@@ -253,6 +278,42 @@ def fit_density(
         return density
 
     return kept(path, read, make, write=lambda made: save_weights(made.flow, path))
+
+
+def estimated_seconds(
+    frozen: Frozen, data: ArrayData, settings: ExplainSettings, n_layers: int
+) -> float:
+    """How long explaining ``n_layers`` layers may take here, from a few timed steps.
+
+    Args:
+        frozen: The network, opened at any layer.
+        data: What is explained.
+        settings: How long and how finely.
+        n_layers: How many layers.
+    """
+    with seeded(0):
+        autoencoder = Autoencoder(data.x_shape, n_code=settings.n_code)
+        x = data.train.floats(limit=settings.batch_size)
+        seen = frozen.differentiable and settings.perceptual_weight > 0
+        trained: nn.Module = autoencoder
+        if seen:
+            trained = Perceptual(autoencoder, frozen.at(_perceptual_layer(frozen)))
+        encode = _timed(lambda: autoencoder.encode(x).sum().backward())
+        step = _timed(lambda: trained.loss(x)[0].backward())  # pyright: ignore
+        with torch.no_grad():
+            predict = _timed(lambda: frozen.predict(x))
+    # A flow decodes as many images as a batch of the autoencoder has, and backwards too.
+    flow = step + 0.02
+    passes = (len(data.train) / settings.batch_size) * (predict + encode / 3)
+    return settings.autoencoder_steps * step + n_layers * (settings.bridge_steps * flow + passes)
+
+
+def _timed(step: Callable[[], object]) -> float:
+    step()
+    started = time.perf_counter()
+    for _ in range(3):
+        step()
+    return (time.perf_counter() - started) / 3
 
 
 def fit_flow(

@@ -12,7 +12,13 @@ from torch import Tensor, nn
 from svae.bridges.frozen import Frozen
 from svae.bridges.invariance import CodeDensity, InvarianceBridge
 from svae.data import as_data
-from svae.explaining import ExplainSettings, explain, fit_autoencoder, fit_density
+from svae.explaining import (
+    ExplainSettings,
+    check_scaling,
+    fit_autoencoder,
+    fit_bridge,
+    fit_density,
+)
 from svae.factorization import resample_nuisance
 from svae.metrics import (
     Estimate,
@@ -108,6 +114,7 @@ def layer_profile(
     """
     settings = settings or ExplainSettings()
     data = as_data(data, seed=seed)
+    check_scaling(frozen, data)
     layers = tuple(layers or sensible_layers(frozen, data.test.floats(limit=2)))
     opened = {layer: frozen.at(layer) for layer in layers}  # a wrong name is found at once
     shared: dict[str, Any] = {"settings": settings, "seed": seed, "cache": cache}
@@ -117,7 +124,7 @@ def layer_profile(
     x, among = data.test.floats(limit=n_images), data.test.floats(limit=10_000)
     rows, bridges, reconstructed = {}, {}, None
     for layer, network in opened.items():
-        bridge = explain(network, data, **shared, **trainer)
+        bridge = fit_bridge(network, data, **shared, **trainer)
         rows[layer] = _measured(bridge, density, x, among, settings.noise, seed)
         bridges[layer] = bridge
         reconstructed = reconstructed or reconstruction_preservation(bridge, x, bridge.predict)

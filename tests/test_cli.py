@@ -177,3 +177,62 @@ def test_a_wrong_option_says_so(config: Path, capsys: pytest.CaptureFixture[str]
         main(["fit", "--config", str(config), "--model.objective.beta_classs", "3"])
     assert stopped.value.code == 2
     assert "beta_classs" in capsys.readouterr().err
+
+
+NET = """
+import torch
+from torch import nn
+
+def load():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(1, 6, 3, 2, 1), nn.ReLU(), nn.Flatten(), nn.Linear(96, 10))
+
+number = 3
+"""
+
+
+@pytest.fixture
+def nets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    name = f"nets_{tmp_path.name.replace('-', '_')}"
+    (tmp_path / f"{name}.py").write_text(NET)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / name
+
+
+SHORT = ("--autoencoder-steps", "5", "--steps", "3", "--code", "4", "--cache", "cache")
+
+
+@pytest.mark.filterwarnings("ignore::svae.explaining.InputScaling")
+def test_explain_writes_pictures_and_numbers(nets: Path) -> None:
+    model = f"{nets.name}:load"
+    call = ["explain", "--model", model, "--data", "digits", "--layer", "1", "3", *SHORT]
+    assert main([*call, "--out", "report"]) == 0
+    out = nets.parent / "report"
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert {"reconstructed", "1.kept", "3.information"} <= set(metrics)
+    for name in ("profile", "invariances", "swaps"):
+        assert (out / f"{name}.png").stat().st_size > 1000
+    assert (out / "profile.md").read_text().count("\n") == 4
+
+
+def test_explain_reads_a_folder_without_classes(nets: Path) -> None:
+    from PIL import Image
+
+    folder = nets.parent / "images"
+    folder.mkdir()
+    for i in range(40):
+        Image.effect_noise((20 + i, 30), 80).save(folder / f"{i}.png")
+    (folder / "broken.png").write_bytes(b"no picture")
+    call = ["explain", "--model", f"{nets.name}:load", "--data", "images", "--layer", "3"]
+    assert main([*call, "--size", "8", "--channels", "1", *SHORT]) == 0
+
+
+def test_explain_says_what_is_wrong_with_a_model(nets: Path) -> None:
+    for model, message in (
+        ("nets", "expected package.module:function"),
+        ("no.such:load", "No module named 'no'"),
+        (f"{nets.name}:loads", "has no attribute 'loads'"),
+        (f"{nets.name}:number", "gives a int, expected a torch module"),
+    ):
+        with pytest.raises(SystemExit, match=message):
+            main(["explain", "--model", model, "--data", "digits"])

@@ -286,3 +286,18 @@ def test_concepts_of_a_folder_of_pictures(tmp_path: Path) -> None:
     assert {"dims_class", "dims_shade", "dims_residual"} <= set(found)
     for name in ("transfer_class", "transfer_shade", "transfer_residual", "reconstructions"):
         assert (tmp_path / "out" / f"{name}.png").stat().st_size > 2000
+
+
+def test_a_classifier_is_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SVAE_CACHE", str(tmp_path / "cache"))
+    arguments = ["--dataset", "digits", "--quick", "--layers", "trunk.3", "head"]
+    found = script("explain_classifier").main([*arguments, "--out", str(tmp_path / "out")])
+    assert found == json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert found["reconstructed"] > 0.7
+    assert found["head.variance_explained"] > 2 * found["trunk.3.variance_explained"]
+    assert found["head.information"] < found["trunk.3.information"]
+    for name in ("profile", "invariances", "swaps"):
+        assert (tmp_path / "out" / f"{name}.png").stat().st_size > 5000
+    bridge = svae.load(tmp_path / "out")
+    x = torch.rand(2, 1, 8, 8)
+    assert svae.resample_nuisance(bridge, x, 3).shape == (3, 2, 1, 8, 8)

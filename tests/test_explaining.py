@@ -1,7 +1,7 @@
 """From a network and inputs to what its layers ignore."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -15,17 +15,18 @@ QUICK = ExplainSettings(n_code=8, autoencoder_steps=30, bridge_steps=15)
 TRAINER: dict[str, Any] = {"enable_progress_bar": False, "compile": False}
 
 
-def network() -> nn.Module:
+def network() -> nn.Sequential:
     torch.manual_seed(1)
     return nn.Sequential(
         nn.Conv2d(1, 6, 3, 2, 1), nn.ReLU(), nn.Flatten(), nn.Linear(96, 12), nn.Linear(12, 10)
     )
 
 
-def trained(data: svae.data.ArrayData, scale: float = 1.0) -> nn.Module:
+def trained(data: svae.data.ArrayData, scale: float = 1.0) -> nn.Sequential:
     """A network of inputs times ``scale`` that answers most labels right."""
     torch.manual_seed(0)
-    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    layer = nn.Linear(64, 10)
+    net = nn.Sequential(nn.Flatten(), layer)
     x, y = data.train.floats(), data.train.marked
     optimizer = torch.optim.Adam(net.parameters(), 0.05)
     for _ in range(100):
@@ -33,7 +34,7 @@ def trained(data: svae.data.ArrayData, scale: float = 1.0) -> nn.Module:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    net[1].weight.data /= scale
+    layer.weight.data /= scale
     return net
 
 
@@ -123,15 +124,14 @@ def test_layers_go_from_the_input_to_the_logits() -> None:
 
 def test_a_network_that_wants_other_numbers_is_noticed(data: svae.data.ArrayData) -> None:
     net = trained(data, scale=255.0)
+    # The bias of a network of larger numbers drowns what is left of the input.
+    cast(nn.Linear, net[1]).bias.data.copy_(torch.arange(10.0))
     frozen = svae.Frozen(net, "1", x_shape=(1, 8, 8))
 
     class Times255(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
             return 255 * x
 
-    # The bias of a network of larger numbers drowns what is left of the input.
-    frozen.model[1].bias.data.copy_(torch.arange(10.0))
-    net[1].bias.data.copy_(torch.arange(10.0))
     with pytest.warns(InputScaling, match=r"for 255 x it would be .*preprocess"):
         explaining.check_scaling(frozen, data)
     with pytest.warns(InputScaling, match="as by chance"):

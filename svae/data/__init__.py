@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from svae.data.coloured import ColouredDigits
     from svae.data.conversion import as_data
     from svae.data.digits import Digits
-    from svae.data.folder import ImageFolder
+    from svae.data.folder import ImageFolder, unlabelled_images
     from svae.data.mnist import KMNIST, MNIST, FashionMNIST
     from svae.data.module import ArrayData
     from svae.data.tabular import TabularData
@@ -34,6 +34,7 @@ __all__ = [
     "TabularData",
     "as_data",
     "choose",
+    "unlabelled_images",
 ]
 
 # Lightning, torchvision and scikit-learn take seconds to import: each name brings its own module.
@@ -54,6 +55,7 @@ _MODULES = {
     "TabularData": "tabular",
     "as_data": "conversion",
     "choose": "choosing",
+    "unlabelled_images": "folder",
 }
 
 

@@ -13,7 +13,7 @@ from svae.data.arrays import ArraySet, Mixture, stratified_order
 from svae.data.attributes import Attributes, read_attributes
 from svae.data.module import ArrayData
 
-__all__ = ["ImageFolder"]
+__all__ = ["ImageFolder", "unlabelled_images"]
 
 _logger = logging.getLogger("svae")
 
@@ -113,6 +113,42 @@ class ImageFolder(ArrayData):
             augment=augment,
             mixture=mixture,
         )
+
+
+def unlabelled_images(
+    root: str | Path,
+    size: int = 64,
+    channels: int = 3,
+    seed: int = 0,
+    strict: bool = True,
+    max_gigabytes: float = 8.0,
+) -> ArrayData:
+    """Images of which nobody says what they show, read as :class:`ImageFolder` does.
+
+    Args:
+        root: The folder; files are looked for in its sub-folders as well.
+        size: Height and width of the images, in pixels.
+        channels: 3 for colour, 1 for grey.
+        seed: Of the split into training, validation and test, 70 / 10 / 20.
+        strict: Whether images that cannot be read are errors; else they are left out, with a
+            warning on the logger ``svae``, unless they are more than half.
+        max_gigabytes: Memory that reading may take, twice what is held afterwards.
+
+    Raises:
+        FileNotFoundError: If the folder is missing.
+        ValueError: If there are no images, or too many that cannot be read.
+    """
+    folder = Path(root)
+    files = _files(folder)
+    _check_memory(len(files), size, channels, max_gigabytes)
+    x, good = _decoded(files, size, channels, strict)
+    if 2 * len(good) < len(files):
+        raise ValueError(
+            f"{len(files) - len(good)} of {len(files)} images in {folder} cannot be read, "
+            "expected half of them at most. Are they what their names say?"
+        )
+    sets = _split(ArraySet(x, torch.zeros(len(x), dtype=torch.int64)), seed)
+    return ArrayData(*sets, class_names=("any",), name=folder.resolve().name, seed=seed)
 
 
 def _files(folder: Path) -> list[Path]:

@@ -22,6 +22,7 @@ from svae.plots.grids import (
     reconstructions,
     swap_grid,
 )
+from svae.plots.layers import layer_invariances, profile
 from svae.plots.saving import save
 from svae.plots.traversals import traversals  # the function, which hides the module of its name
 
@@ -33,8 +34,10 @@ __all__ = [
     "embedding",
     "image_grid",
     "interpolations",
+    "layer_invariances",
     "linearisation",
     "nuisance_grid",
+    "profile",
     "reconstructions",
     "resampled_parts",
     "responses",

@@ -31,7 +31,7 @@ class Whitened(nn.Module):
         return code / 4 + 0.5
 
 
-def subject() -> nn.Module:
+def subject() -> nn.Sequential:
     """Reads the sum of the first two features, and ignores all else."""
     first, second = nn.Linear(4, 1, bias=False), nn.Linear(1, 2)
     first.weight.data = torch.tensor([[1.0, 1.0, 0.0, 0.0]])
@@ -196,12 +196,11 @@ def test_it_is_saved_and_loaded(tmp_path: Path) -> None:
     frozen = svae.Frozen(subject(), "0", x_shape=(4,))
     with pytest.raises(ValueError, match=r"the autoencoder of .* give it again"):
         svae.load(tmp_path, frozen=frozen)
-    frozen.model[1].weight.data.copy_(bridge.frozen.model[1].weight)
-    frozen.model[1].bias.data.copy_(bridge.frozen.model[1].bias)
+    frozen.model.load_state_dict(bridge.frozen.model.state_dict())
     again = svae.load(tmp_path, frozen=frozen, autoencoder=Whitened())
     x = torch.rand(5, 4)
     assert torch.equal(again.encode(x).z_nuisance, bridge.eval().encode(x).z_nuisance)
-    frozen.model[1].bias.data += 1
+    next(frozen.model.parameters()).data += 1
     with pytest.raises(ValueError, match="fitted to another frozen network"):
         svae.load(tmp_path, frozen=frozen, autoencoder=Whitened())
 

@@ -1,0 +1,130 @@
+"""What the layers of a network ignore: drawn inputs, and the story from input to logits."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from svae.factorization import Factorization, reconstruct, resample_nuisance
+from svae.plots.canvas import Sheet, pixels
+from svae.plots.grids import BATCH
+
+if TYPE_CHECKING:
+    import matplotlib.figure
+
+    from svae.profiling import LayerProfile
+
+__all__ = ["layer_invariances", "profile"]
+
+
+@torch.no_grad()
+def layer_invariances(
+    bridges: Mapping[str, Factorization],
+    x: Float[Tensor, "batch *event"],
+    n: int = 8,
+    seed: int = 0,
+) -> "matplotlib.figure.Figure":
+    """Inputs that each layer cannot tell from a real one: a row for each layer of each input.
+
+    All layers of one input are shown with the same noise, so that what changes from row to row is
+    what the layers know.
+
+    Args:
+        bridges: A factorization by the name of its layer, from input to logits.
+        x: A few images of shape (batch, channels, height, width).
+        n: Draws in a row.
+        seed: Of the draws.
+
+    Raises:
+        ValueError: If there are no layers, ``n`` is less than 1, or ``x`` are no images.
+    """
+    if not bridges:
+        raise ValueError("there are no layers to show: pass {name: bridge}")
+    originals = pixels(x, BATCH)
+    names = list(bridges)
+    first = next(iter(bridges.values()))
+    own = pixels(reconstruct(first, x), BATCH)
+    cells: dict[tuple[int, int], np.ndarray] = {}
+    for k, bridge in enumerate(bridges.values()):
+        generator = torch.Generator().manual_seed(seed)
+        drawn = pixels(resample_nuisance(bridge, x, n, generator), ("n", *BATCH))
+        for i in range(len(originals)):
+            row = i * len(names) + k
+            cells[row, 0], cells[row, 1] = originals[i], own[i]
+            cells.update({(row, 2 + j): drawn[j, i] for j in range(n)})
+    return Sheet(
+        cells,
+        framed={(row, 0) for row in range(len(originals) * len(names))},
+        row_gaps={i * len(names) for i in range(1, len(originals))},
+        column_gaps={1, 2},
+        row_labels=names * len(originals),
+        column_labels=["input", "decoded", *map(str, range(1, n + 1))],
+        column_title="what the layer cannot tell from the input",
+    ).draw("Invariances of each layer")
+
+
+def profile(found: "LayerProfile") -> "matplotlib.figure.Figure":
+    """What each layer still knows and what it ignores, from input to logits.
+
+    Three panels: the share of answers that draws keep, beside that of plain reconstructions; what
+    the layer knows of the code, in nats, and the share of the code's variance that it leaves open;
+    how far draws are from the fibre, beside the nearest real input. Bars are 95 % intervals.
+
+    Args:
+        found: What :func:`svae.profiling.layer_profile` gives.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import PercentFormatter
+
+    layers = found.layers
+    places = np.arange(len(layers))
+    width = max(5.0, 0.9 * len(layers) + 2.5)
+    figure = Figure(figsize=(width, 8.0), dpi=110, layout="constrained")
+    axes = figure.subplots(3, 1, sharex=True)
+
+    def line(panel: int, name: str, label: str, color: str, style: str = "o-") -> None:
+        values = [found.rows[layer][name] for layer in layers]
+        middle = np.array([one.value for one in values])
+        ends = np.array(
+            [[one.value - one.low for one in values], [one.high - one.value for one in values]]
+        )
+        axes[panel].errorbar(
+            places, middle, ends.clip(min=0), fmt=style, color=color, label=label, capsize=2
+        )
+
+    line(0, "kept", "draws", "C0")
+    axes[0].axhline(
+        found.reconstructed.value, color="0.4", linestyle="--", label="plain reconstructions"
+    )
+    axes[0].yaxis.set_major_formatter(PercentFormatter(1.0, decimals=1))
+    axes[0].set_ylabel("answers kept")
+    line(1, "variance_explained", "variance of the code left open", "C3")
+    axes[1].yaxis.set_major_formatter(PercentFormatter(1.0))
+    axes[1].set_ylabel("left open", color="C3")
+    axes[1].set_ylim(bottom=0)
+    nats = axes[1].twinx()
+    values = [found.rows[layer]["information"].value for layer in layers]
+    nats.plot(places, values, "s--", color="C2", label="known of the code")
+    nats.set_ylabel("known, nats", color="C2")
+    nats.set_ylim(bottom=0)
+    line(2, "fibre_loss", "draws", "C0")
+    line(2, "fibre_loss_reconstructed", "plain reconstructions", "0.4", "o--")
+    line(2, "fibre_loss_nearest", "nearest real input", "C1", "o:")
+    axes[2].set_ylabel("fibre loss")
+    axes[2].set_ylim(bottom=0)
+    for panel in (axes[0], axes[2]):
+        panel.legend(fontsize=8, frameon=False)
+    for panel in axes:
+        panel.grid(axis="y", alpha=0.3)
+        panel.spines["top"].set_visible(False)
+    nats.spines["top"].set_visible(False)
+    longest = max(map(len, layers))
+    axes[2].set_xticks(
+        places, layers, rotation=45 if longest > 8 else 0, ha="right" if longest > 8 else "center"
+    )
+    axes[2].set_xlabel("layer, from input to logits")
+    figure.suptitle("What each layer knows, and what it ignores", fontsize=11)
+    return figure
