@@ -13,6 +13,7 @@ from svae.saving import Described
 __all__ = ["Coordinates", "UnitsDropped"]
 
 _DEAD = 1e-6  # of the largest standard deviation: below it a unit is constant
+_PEAK = 10.0  # the largest coordinate of a training example
 
 
 class UnitsDropped(UserWarning):
@@ -22,7 +23,10 @@ class UnitsDropped(UserWarning):
 class Coordinates(Described, nn.Module):
     r"""Representations of any shape as standardised vectors, and back.
 
-    Up to ``max_features`` units that vary become one coordinate each, :math:`(r_i - m_i) / s_i`.
+    Up to ``max_features`` units that vary become one coordinate each, :math:`(r_i - m_i) / s_i`,
+    with the standard deviation as :math:`s_i`, or a tenth of the largest deviation where that is
+    more: a rectified unit that fires once in ten thousand inputs would be a hundred standard
+    deviations away, where a flow is neither precise nor fitted.
     Units that are constant in the training data (dead ones of a rectifier) are dropped, reported
     with a :class:`UnitsDropped` warning, and put back as the constant that they are. Larger
     representations go through a PCA: the first ``max_components`` principal coordinates, each
@@ -127,11 +131,14 @@ class Coordinates(Described, nn.Module):
                 _, values, axes = torch.pca_lowrank(centred.float(), q=q, center=False, niter=4)
             scale = values / (len(flat) - 1) ** 0.5
             good = scale > _DEAD * scale.max()
+            peak = (centred.float() @ axes).abs().amax(0)
+            scale = torch.maximum(scale, peak / _PEAK)
             self.axes, self.scale = axes[:, good].contiguous(), scale[good]
             self.kept = torch.zeros(0, dtype=torch.int64, device=flat.device)
         else:
             self.kept = alive.nonzero().flatten()
-            self.scale = spread[self.kept].float()
+            peak = (flat - mean).abs().amax(0)
+            self.scale = torch.maximum(spread, peak / _PEAK)[self.kept].float()
 
     def forward(
         self, representation: Float[Tensor, "batch *shape"]

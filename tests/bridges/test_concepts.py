@@ -387,7 +387,7 @@ def test_a_rare_unit_is_not_amplified() -> None:
     flow, coordinates = bridge.built()
     value = coordinates(x)[0]
     usual = value[1:129]
-    assert float(value.abs().max()) > 20  # deviations of the whole set
+    assert float(value.abs().max()) > 9  # deviations of the whole set
     with torch.no_grad():
         flow.train()(usual)  # the first batch, from which the flow starts
         assert float(flow.eval()(value)[0].abs().max()) < 10 * float(value.abs().max())

@@ -147,3 +147,15 @@ def test_pairs_find_what_they_share(differ: bool) -> None:
     second = b @ inside + a @ outside if differ else a @ inside + b @ outside
     found = pair_directions(a, second, differ, 2)
     assert torch.allclose(found @ found.T, inside, atol=0.1)
+
+
+def test_a_rare_unit_is_no_outlier() -> None:
+    representation = torch.randn(20_000, 3, generator=torch.Generator().manual_seed(0)).abs()
+    representation[:, 1] = 0.0
+    representation[77, 1] = 3.0  # fires once
+    coordinates = Coordinates((3,))
+    coordinates.fit(representation)
+    value, remainder = coordinates(representation)
+    assert float(value.abs().max()) < 10.01
+    assert torch.allclose(value[:, [0, 2]].std(0), torch.ones(2), atol=1e-4)
+    assert torch.allclose(coordinates.inverse(value, remainder), representation, atol=1e-6)
