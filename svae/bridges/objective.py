@@ -34,13 +34,19 @@ class ConceptObjective(Described, nn.Module):
         answer_weight: :math:`\lambda_a`, for each of the D coordinates, as the likelihood grows
             with their number; 0 leaves the answer out.
         value_weight: :math:`\lambda_v`.
+        answer_share: Share of a batch that the third term is computed for; where the rest of the
+            network is deep, as a decoder and a classifier, it costs more than all else.
 
     Raises:
-        ValueError: If a number is negative.
+        ValueError: If a number is negative, or the share is not above 0 and at most 1.
     """
 
     def __init__(
-        self, noise: float = 0.02, answer_weight: float = 0.2, value_weight: float = 1.0
+        self,
+        noise: float = 0.02,
+        answer_weight: float = 0.2,
+        value_weight: float = 1.0,
+        answer_share: float = 1.0,
     ) -> None:
         super().__init__()
         if min(noise, answer_weight, value_weight) < 0:
@@ -48,7 +54,10 @@ class ConceptObjective(Described, nn.Module):
                 "noise, answer_weight and value_weight must be at least 0, got "
                 f"{noise}, {answer_weight} and {value_weight}"
             )
+        if not 0 < answer_share <= 1:
+            raise ValueError(f"answer_share must be above 0 and at most 1, got {answer_share}")
         self.noise, self.answer_weight, self.value_weight = noise, answer_weight, value_weight
+        self.answer_share = answer_share
 
     def forward(
         self,
@@ -87,7 +96,9 @@ class ConceptObjective(Described, nn.Module):
             found[f"pairs_{bank.name}_{kind}"] = term.detach()
             loss = loss + term
         if self.answer_weight and bridge.answer_concept is not None:
-            answer = self._answer_loss(bridge, representation, parts, left_over)
+            n = max(1, round(self.answer_share * len(noise)))
+            some = {name: z[:n] for name, z in parts.items()}
+            answer = self._answer_loss(bridge, representation[:n], some, left_over[:n])
             found["answer_loss"] = answer.detach()
             loss = loss + self.answer_weight * noise.shape[-1] * answer
         return loss, {**found, "loss": loss.detach()}

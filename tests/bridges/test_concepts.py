@@ -367,6 +367,8 @@ def test_parts_and_widths_that_do_not_fit_are_refused(bridge: ConceptBridge, x: 
 def test_weights_of_the_objective_are_not_negative() -> None:
     with pytest.raises(ValueError, match=r"at least 0, got 0.02, -1.0 and 1.0"):
         ConceptObjective(answer_weight=-1.0)
+    with pytest.raises(ValueError, match="answer_share must be above 0 and at most 1, got 0"):
+        ConceptObjective(answer_share=0.0)
 
 
 def test_the_decoder_is_built_for_the_data() -> None:
