@@ -80,9 +80,14 @@ def names(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Any]:
     [
         *("index.md", "getting-started.md", "data.md", "sketches.md"),
         *("extending.md", "compilation.md", "models/flows.md", "models/concepts.md"),
+        "models/invariances.md",
     ],
 )
-def test_the_python_of_a_page_runs(page: str, names: dict[str, Any]) -> None:
+@pytest.mark.filterwarnings("ignore::svae.explaining.InputScaling")  # untrained networks
+def test_the_python_of_a_page_runs(
+    page: str, names: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SVAE_CACHE", str(tmp_path))
     sources = blocks(page)
     assert sources
     for source in sources:
