@@ -301,3 +301,38 @@ def test_a_classifier_is_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     bridge = svae.load(tmp_path / "out")
     x = torch.rand(2, 1, 8, 8)
     assert svae.resample_nuisance(bridge, x, 3).shape == (3, 2, 1, 8, 8)
+
+
+def test_subjects_ignore_what_they_are_built_to_ignore() -> None:
+    from svae.data.morphed import morph
+
+    known = script("known_invariances")
+    grey = torch.nn.functional.pad(torch.rand(3, 1, 8, 8), [8, 8, 8, 8])
+    still = torch.zeros(3, 7)
+    still[:, 3:] = 1
+    moved, dim, red, turned = (still.clone() for _ in range(4))
+    moved[:, 1], dim[:, 3], turned[:, 0] = 2.0, 0.5, 90.0
+    red[:, 5:] = 0.3
+    changed = {"shift": moved, "brightness": dim, "colour": red, "rotation": turned}
+    for name, (build, ignored) in known.SUBJECTS.items():
+        net = build()
+        before = net(morph(grey, still))
+        for factor, factors in changed.items():
+            after = net(morph(grey, factors))
+            change = float((after - before).norm() / before.norm())
+            if factor in ignored:
+                assert change < 0.05, (name, factor, change)
+            else:
+                assert change > 0.1, (name, factor, change)
+
+
+@pytest.mark.slow
+def test_known_invariances_are_judged(tmp_path: Path) -> None:
+    quick = ["--quick", "--steps", "40", "--autoencoder-steps", "80", "--shortcuts", "1"]
+    found = script("known_invariances").main([*quick, "--out", str(tmp_path)])
+    assert found == json.loads((tmp_path / "metrics.json").read_text())
+    assert found["judged"] == 18
+    blind, scaled = found["brightest_channel.colour"], found["over_the_brightest.colour"]
+    assert blind < scaled
+    assert found["over_the_brightest.brightness"] < found["brightest_channel.brightness"]
+    assert (tmp_path / "table.md").read_text().count("\n") == 8

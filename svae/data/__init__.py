@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from svae.data.folder import ImageFolder, unlabelled_images
     from svae.data.mnist import KMNIST, MNIST, FashionMNIST
     from svae.data.module import ArrayData
+    from svae.data.morphed import MorphedDigits
     from svae.data.tabular import TabularData
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "FashionMNIST",
     "ImageFolder",
     "Mixture",
+    "MorphedDigits",
     "RandomAffine",
     "TabularData",
     "as_data",
@@ -51,6 +53,7 @@ _MODULES = {
     "Digits": "digits",
     "FashionMNIST": "mnist",
     "ImageFolder": "folder",
+    "MorphedDigits": "morphed",
     "RandomAffine": "augment",
     "TabularData": "tabular",
     "as_data": "conversion",

@@ -16,6 +16,7 @@ from svae.metrics.estimate import (
 )
 from svae.metrics.fibres import (
     fibre_losses,
+    fixed_share,
     information,
     nearest_fibre_loss,
     variance_explained,
@@ -52,6 +53,7 @@ __all__ = [
     "expected_calibration_error",
     "feature_diversity_ratio",
     "fibre_losses",
+    "fixed_share",
     "frechet_distance",
     "information",
     "kernel_distance",

@@ -1,5 +1,7 @@
 """What a layer ignores, in numbers: how far draws are from its fibre, and how much they vary."""
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -7,7 +9,13 @@ from torch import Tensor
 from svae.bridges.invariance import CodeDensity, InvarianceBridge
 from svae.metrics.estimate import Estimate, mean
 
-__all__ = ["fibre_losses", "information", "nearest_fibre_loss", "variance_explained"]
+__all__ = [
+    "fibre_losses",
+    "fixed_share",
+    "information",
+    "nearest_fibre_loss",
+    "variance_explained",
+]
 
 _CHUNK = 500
 
@@ -104,6 +112,44 @@ def variance_explained(
         codes.append(bridge.code(part))
     total = torch.cat(codes).var(0).sum()
     return mean(torch.cat(within) / total)
+
+
+@torch.no_grad()
+def fixed_share(
+    bridge: InvarianceBridge,
+    x: Float[Tensor, "n_images *event"],
+    reader: Callable[[Tensor], Tensor],
+    n: int = 16,
+    generator: torch.Generator | None = None,
+) -> Estimate:
+    r"""Share of a factor's variance that the layer fixes: 1 where it is used, 0 where ignored.
+
+    .. math:: 1 - \frac{\sum_d \mathbb{E}_x \mathrm{Var}_v\, f_d(\tilde x)}
+        {\sum_d \mathrm{Var}_x\, f_d(D(E(x)))}
+
+    The factor f is read off draws and off plain reconstructions by the same reader, so what reader
+    and autoencoder get wrong is on both sides.
+
+    Args:
+        bridge: What is measured.
+        x: Inputs, over which the factor varies.
+        reader: From inputs to the numbers of one factor, ``(batch, d)``, such as red, green, blue.
+        n: Draws for each input, at least 2.
+        generator: Source of the draws.
+
+    Raises:
+        ValueError: If ``n`` is less than 2.
+    """
+    if n < 2:
+        raise ValueError(f"a variance needs n of at least 2 draws, got {n}")
+    within, real = [], []
+    for part in x.split(max(1, _CHUNK * 4 // n)):
+        codes = bridge.sample_codes(bridge.frozen.representation(part), n, generator)
+        read = reader(bridge.show(codes.flatten(0, 1))).unflatten(0, (n, -1))
+        within.append(read.var(0).sum(1))
+        real.append(reader(bridge.show(bridge.code(part))))
+    total = torch.cat(real).var(0).sum()
+    return mean(1 - torch.cat(within) / total)
 
 
 @torch.no_grad()
