@@ -42,6 +42,7 @@ __all__ = [
 logger = logging.getLogger("svae")
 
 RECIPE = 1  # part of every key: raise it with every change that alters what is trained
+_ANSWERED = 64  # examples whose answers tell networks apart
 _CHECKED = 1000  # examples that the scaling of the input is checked on
 
 
@@ -369,10 +370,13 @@ def content(
     autoencoder: nn.Module | None = None,
 ) -> dict[str, Any]:
     """What the result depends on; an autoencoder of the user's own counts by its weights."""
+    with torch.no_grad():
+        answers = frozen.predict(data.train.floats(limit=_ANSWERED))
     return {
         "recipe": RECIPE,
         "network": frozen.fingerprint,
-        "preprocess": str(frozen.preprocess),
+        # What is no weight, such as a black box or the code of a network, shows here.
+        "answers": digest_of({"answers": answers}),
         "data": digest_of({"train": data.train.x, "validation": data.validation.x}),
         "settings": asdict(settings),
         "seed": seed,

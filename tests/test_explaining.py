@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -72,6 +73,12 @@ def test_what_is_kept_is_named_by_all_that_it_depends_on(
     first = explaining.content(frozen, data, QUICK, 0)
     changed = svae.Frozen(nn.Sequential(*network(), nn.Linear(10, 10)), "1", x_shape=(1, 8, 8))
     scaled = svae.Frozen(network(), "1", x_shape=(1, 8, 8), preprocess=nn.Tanh())
+    boxes = [
+        svae.Frozen.black_box(lambda x, k=k: np.eye(10)[np.full(len(x), k)], (1, 8, 8))
+        for k in range(2)
+    ]
+    one, other = (explaining.content(box, data, QUICK, 0) for box in boxes)
+    assert one != other
     others = [
         explaining.content(changed, data, QUICK, 0),
         explaining.content(scaled, data, QUICK, 0),
@@ -147,3 +154,20 @@ def test_a_network_that_wants_other_numbers_is_noticed(data: svae.data.ArrayData
 def test_settings_out_of_range_are_refused() -> None:
     with pytest.raises(ValueError, match="start at 1, weights at 0"):
         ExplainSettings(bridge_steps=0)
+
+
+@pytest.mark.filterwarnings("ignore::svae.explaining.InputScaling")
+def test_a_black_box_is_explained_by_likelihood_alone(
+    data: svae.data.ArrayData, tmp_path: Path
+) -> None:
+    net = trained(data)
+
+    def predict(x: np.ndarray) -> np.ndarray:
+        with torch.no_grad():
+            return net(torch.from_numpy(x)).softmax(1).numpy()
+
+    frozen = svae.Frozen.black_box(predict, x_shape=(1, 8, 8))
+    bridge = svae.explain(frozen, data, settings=QUICK, cache=tmp_path, **TRAINER)
+    x = data.test.floats(limit=5)
+    assert bridge.encode(x).z_class.shape == (5, 10)
+    assert svae.resample_nuisance(bridge, x, 2).shape == (2, 5, 1, 8, 8)

@@ -6,7 +6,7 @@ from svae.bridges.blocks import Block
 from svae.bridges.concepts import ConceptBridge
 from svae.bridges.coordinates import Coordinates, UnitsDropped
 from svae.bridges.fibre import InvarianceObjective
-from svae.bridges.frozen import Frozen
+from svae.bridges.frozen import BlackBox, Frozen
 from svae.bridges.invariance import CodeDensity, InvarianceBridge
 from svae.bridges.naming import Attribute, Classes, Concept, Evidence, Pairs, Sketched, Together
 from svae.bridges.objective import ConceptObjective
@@ -14,6 +14,7 @@ from svae.bridges.objective import ConceptObjective
 __all__ = [
     "Attribute",
     "Autoencoder",
+    "BlackBox",
     "Block",
     "Classes",
     "CodeDensity",

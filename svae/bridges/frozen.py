@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from svae.saving import Described
 
-__all__ = ["CodeClassifier", "Frozen"]
+__all__ = ["BlackBox", "CodeClassifier", "Frozen"]
 
 Tokens = Literal["mean"] | int | None
 
@@ -110,6 +110,22 @@ class Frozen(Described, nn.Module):
             TypeError: If ``model`` lacks a method.
         """
         return cls(CodeClassifier(model, classifier), layer="code")
+
+    @classmethod
+    def black_box(
+        cls,
+        predict: Callable[[Any], Any],
+        x_shape: Sequence[int] | None = None,
+        takes: Literal["numpy", "torch"] = "numpy",
+    ) -> "Frozen":
+        """A model of which nothing is known but its answers: they are the representation.
+
+        Args:
+            predict: From a batch in [0, 1] to probabilities ``(batch, n_classes)``.
+            x_shape: Shape of one input; taken from the first batch seen if None.
+            takes: What ``predict`` is given: a numpy array of float32 or a tensor.
+        """
+        return cls(BlackBox(predict, takes), layer="probabilities", x_shape=x_shape)
 
     @property
     def decoder(self) -> Callable[[Tensor], Tensor] | None:
@@ -419,6 +435,46 @@ class CodeClassifier(Described, nn.Module):
     def decode(self, code: Float[Tensor, "batch *shape"]) -> Float[Tensor, "batch *event"]:
         """What the autoencoder shows for a code."""
         return self.autoencoder.decode(code)  # pyright: ignore[reportCallIssue]
+
+
+class BlackBox(nn.Module):
+    """A function from inputs to probabilities as a network; gradients end at it.
+
+    Args:
+        predict: From a batch to probabilities ``(batch, n_classes)``.
+        takes: ``"numpy"`` or ``"torch"``, what ``predict`` is given.
+
+    Raises:
+        ValueError: If ``takes`` is neither, or the answers are no probabilities.
+    """
+
+    differentiable = False
+
+    def __init__(
+        self, predict: Callable[[Any], Any], takes: Literal["numpy", "torch"] = "numpy"
+    ) -> None:
+        super().__init__()
+        if takes not in ("numpy", "torch"):
+            raise ValueError(f'takes must be "numpy" or "torch", got {takes!r}')
+        self.function, self.takes = predict, takes
+        self.probabilities = nn.Identity()
+
+    def forward(self, x: Float[Tensor, "batch *event"]) -> Float[Tensor, "rows classes"]:
+        given = x.detach().cpu()
+        found = self.function(given.numpy() if self.takes == "numpy" else given)
+        answers = torch.as_tensor(found, dtype=x.dtype).to(x.device)
+        if answers.dim() != 2 or len(answers) != len(x):
+            raise ValueError(
+                f"predict gave an answer of shape {tuple(answers.shape)} to {len(x)} inputs, "
+                f"expected probabilities ({len(x)}, n_classes)"
+            )
+        low, total = float(answers.min()), answers.sum(1)
+        if low < 0 or float((total - 1).abs().max()) > 1e-2:
+            raise ValueError(
+                f"predict gave numbers from {low:.3g} with sums up to {float(total.max()):.3g}, "
+                "expected probabilities. Put a softmax on logits."
+            )
+        return self.probabilities(answers).clamp(min=1e-7).log()
 
 
 def _layer_name(model: nn.Module, layer: str | nn.Module) -> str:

@@ -67,7 +67,7 @@ def test_the_shape_is_linear_in_the_code_and_the_brightness_its_limit() -> None:
     for weight in autoencoder.decoder.parameters():  # leaves the linear map alone
         weight.data.zero_()
     nn.init.normal_(autoencoder.linear_decoder.weight, std=0.5)
-    nn.init.normal_(autoencoder.brightest[-1].weight, std=3.0)
+    nn.init.normal_(list(autoencoder.brightest.parameters())[-2], std=3.0)
     code = torch.randn(5, 4)
     shape = autoencoder.linear_decoder(code).sigmoid().unflatten(1, (3, 8, 8))
     most = autoencoder.brightest(code).sigmoid()[:, :, None, None]
@@ -89,8 +89,8 @@ def test_the_code_knows_the_picture_and_its_brightest_values() -> None:
 def test_the_pixels_start_at_their_mean() -> None:
     autoencoder, data = Autoencoder((1, 8, 8), n_code=4, width=8), svae.data.Digits()
     autoencoder.start(data.train)
-    autoencoder.decoder.convolutions[-1].bias.data.zero_()
-    autoencoder.decoder.convolutions[-1].weight.data.zero_()
+    for weight in list(autoencoder.decoder.convolutions.parameters())[-2:]:
+        weight.data.zero_()
     shown = autoencoder.eval().decode(torch.zeros(1, 4)).detach()
     assert torch.allclose(shown[0], data.train.floats().mean(0), atol=5e-3)
 

@@ -1,6 +1,8 @@
 import copy
 from collections.abc import Callable
+from typing import Any, Literal
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -239,3 +241,59 @@ def test_an_autoencoder_is_opened_at_its_code() -> None:
 def test_an_autoencoder_needs_both_directions() -> None:
     with pytest.raises(TypeError, match="Linear has no encode"):
         CodeClassifier(nn.Linear(2, 2))
+
+
+@pytest.mark.parametrize("takes", ["numpy", "torch"])
+def test_a_black_box_is_known_by_its_answers(takes: Literal["numpy", "torch"]) -> None:
+    weight = torch.randn(4, 3)
+
+    def predict(x: Any) -> Any:
+        assert isinstance(x, np.ndarray) == (takes == "numpy")
+        answers = (torch.as_tensor(x) @ weight).softmax(1)
+        return answers.numpy() if takes == "numpy" else answers
+
+    frozen = Frozen.black_box(predict, x_shape=(4,), takes=takes)
+    x = torch.rand(5, 4, requires_grad=True)
+    wanted = (x @ weight).softmax(1).detach()
+    assert not frozen.differentiable
+    assert torch.allclose(frozen.representation(x), wanted, atol=1e-6)
+    assert torch.allclose(frozen.predict(x).exp(), wanted, atol=1e-6)
+    assert torch.allclose(frozen.head(wanted).exp(), wanted, atol=1e-6)
+
+
+def test_answers_that_are_no_probabilities_are_refused() -> None:
+    x = torch.rand(5, 4)
+    with pytest.raises(ValueError, match="with sums up to 8, expected probabilities"):
+        Frozen.black_box(lambda x: 2 * np.ones((len(x), 4))).predict(x)
+    with pytest.raises(ValueError, match=r"shape \(5,\) to 5 inputs, expected"):
+        Frozen.black_box(lambda x: np.ones(len(x))).predict(x)
+    with as_a_user(), pytest.raises(ValueError, match='must be "numpy" or "torch", got \'jax\''):
+        Frozen.black_box(len, takes="jax")  # type: ignore[arg-type]
+
+
+def test_an_answer_that_is_no_tensor_is_explained() -> None:
+    class Answer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(4, 3)
+
+        def forward(self, x: Tensor) -> dict[str, Tensor]:
+            return {"logits": self.layer(x)}
+
+    frozen = Frozen(Answer(), "layer")
+    assert frozen.representation(torch.rand(2, 4)).shape == (2, 3)
+    with as_a_user(), pytest.raises(TypeError, match=r"answers with a dict, expected logits"):
+        frozen.predict(torch.rand(2, 4))
+
+
+def test_another_layer_of_the_same_network() -> None:
+    net = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3))
+    frozen = Frozen(net, "0", x_shape=(4,), preprocess=nn.Tanh())
+    other = frozen.at("1")
+    x = torch.randn(5, 4)
+    assert torch.equal(other.representation(x), net[:2](x.tanh()))
+    assert other.fingerprint == frozen.fingerprint
+    assert list(frozen.outputs(x)) == ["0", "1", "2"]
+    assert torch.equal(frozen.outputs(x)["2"], frozen.predict(x))
+    with pytest.raises(ValueError, match="'5' is no layer"):
+        frozen.at("5")
