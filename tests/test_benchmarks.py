@@ -19,6 +19,7 @@ from benchmarks import (
     few_labels,
     flows,
     import_time,
+    invariances,
     posteriors,
     speed,
     style_flow,
@@ -314,3 +315,47 @@ def test_claims_on_concepts_are_made_of_what_is_finished(tmp_path: Path) -> None
     assert measured.pop("concepts.kept.lenet") == 0.75
     assert measured.pop("concepts.round_trip") == pytest.approx(1e-6)
     assert set(measured.values()) == {None}
+
+
+@pytest.mark.slow
+@pytest.mark.data
+@pytest.mark.filterwarnings("ignore::svae.explaining.InputScaling")
+def test_the_benchmark_of_invariances_runs(tmp_path: Path) -> None:
+    where = ["--runs", str(tmp_path), "--out", str(tmp_path / "i.json")]
+    where += ["--table", str(tmp_path / "table.md"), "--seeds", "0"]
+    invariances.main(["--quick", "--parts", "lenet", "colours", "cost", *where])
+    found = json.loads((tmp_path / "i.json").read_text())
+    claims = {claim["id"]: claim["measured"] for claim in found["claims"]}
+    assert claims["invariances.known"] is None
+    assert claims["invariances.lost.resnet20"] is None
+    assert 0 < claims["invariances.explained.first"] < 1
+    assert claims["invariances.metamer.middle"] > 0
+    assert claims["invariances.colour"] > 0
+    rows = (tmp_path / "table.md").read_text().splitlines()
+    assert len(rows) == 2 + len(invariances.LAYERS["lenet"])
+
+
+def test_claims_on_invariances_follow_from_profiles() -> None:
+    row = {"reconstructed": 0.99, "seconds": 1.0}
+    for i, layer in enumerate(invariances.LAYERS["lenet"]):
+        row |= {
+            f"{layer}.kept": 0.98 - 0.01 * i,
+            f"{layer}.variance_explained": 0.02 * (i + 1),
+            f"{layer}.information": [30.0, 31.0, 20.0, 15.0, 9.0][i],
+            f"{layer}.fibre_loss": 0.2,
+            f"{layer}.fibre_loss_nearest": 0.4,
+        }
+    truth = {"judged": 4, "judged_right": 3}
+    claims = invariances.claims_of({"lenet": [row], "truth": [truth]})
+    found = {claim["id"].removeprefix("invariances."): claim["measured"] for claim in claims}
+    assert found["fibre.middle"] == found["fibre.logits"] == 0.5
+    assert found["lost.lenet"] == pytest.approx(0.05)
+    assert found["explained.ratio"] == pytest.approx(5)
+    assert found["information"] == 1  # one layer seems to know more than the one before
+    assert found["known"] == 0.75
+    assert found["lost.resnet20"] is None
+
+
+def test_the_distance_of_two_samples_is_wassersteins() -> None:
+    a = torch.tensor([[0.0, 1.0], [1.0, 1.0]])
+    assert invariances.wasserstein(a, a + torch.tensor([0.5, 0.1])) == pytest.approx(0.3)
