@@ -99,12 +99,32 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
         pictures = {
             "profile": plots.profile(profile),
             "invariances": plots.layer_invariances(profile.bridges, x[first], seed=options.seed),
+            "attacks": attacks(frozen, profile, data, x, options),
             "swaps": plots.swap_grid(last, x[[int((y == k).nonzero()[1]) for k in range(6)]]),
         }
         for name, figure in pictures.items():
             plots.save(figure, out / f"{name}.png")
     print(f"{metrics['seconds_total']:.0f} s; everything is in {out}/")
     return metrics
+
+
+def attacks(frozen: Any, profile: Any, data: Any, x: Any, options: argparse.Namespace) -> Any:
+    """One input, attacked and with noise of the same size, as each layer shows them."""
+    import torch
+
+    import svae
+    from svae.judge import load_judge
+
+    some = x[:50]
+    generator = torch.Generator().manual_seed(options.seed)
+    answers = frozen.predict(some).argmax(1)
+    size = 0.2  # of grey digits, which withstand less
+    moved = svae.attacks.pgd(frozen.predict, some, answers, size, generator=generator)
+    fooled = (frozen.predict(moved).argmax(1) != answers).nonzero().flatten().tolist()
+    i = fooled[0] if fooled else 0
+    noisy = svae.attacks.random_signs(some, size, generator)
+    versions = {"clean": some[i : i + 1], "attacked": moved[i : i + 1], "noise": noisy[i : i + 1]}
+    return svae.plots.perturbed(profile.bridges, versions, load_judge(data), data.class_names)
 
 
 def classifier(data: Any, options: argparse.Namespace) -> tuple[Any, tuple[str, ...] | None]:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from svae import (
+        attacks,
         bridges,
         consistency,
         data,
@@ -62,6 +63,7 @@ _NAMES = {
     "swap_nuisance": "factorization",
 }
 _MODULES = (
+    "attacks",
     "bridges",
     "consistency",
     "data",
@@ -93,6 +95,7 @@ __all__ = [
     "NetworkHead",
     "SupervisedELBO",
     "SupervisedModel",
+    "attacks",
     "bridges",
     "consistency",
     "data",

@@ -22,7 +22,7 @@ from svae.plots.grids import (
     reconstructions,
     swap_grid,
 )
-from svae.plots.layers import layer_invariances, profile
+from svae.plots.layers import layer_invariances, perturbed, profile
 from svae.plots.saving import save
 from svae.plots.traversals import traversals  # the function, which hides the module of its name
 
@@ -37,6 +37,7 @@ __all__ = [
     "layer_invariances",
     "linearisation",
     "nuisance_grid",
+    "perturbed",
     "profile",
     "reconstructions",
     "resampled_parts",

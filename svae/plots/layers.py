@@ -1,6 +1,6 @@
 """What the layers of a network ignore: drawn inputs, and the story from input to logits."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from svae.profiling import LayerProfile
 
-__all__ = ["layer_invariances", "profile"]
+__all__ = ["layer_invariances", "perturbed", "profile"]
 
 
 @torch.no_grad()
@@ -64,6 +64,63 @@ def layer_invariances(
         column_labels=["input", "decoded", *map(str, range(1, n + 1))],
         column_title="what the layer cannot tell from the input",
     ).draw("Invariances of each layer")
+
+
+@torch.no_grad()
+def perturbed(
+    bridges: Mapping[str, Factorization],
+    versions: Mapping[str, Float[Tensor, "one *event"]],
+    read: Callable[[Tensor], Tensor],
+    class_names: Sequence[str],
+    n: int = 4,
+    seed: int = 0,
+) -> "matplotlib.figure.Figure":
+    """What each layer shows of an input and of changed versions of it, such as attacked ones.
+
+    A row for each layer; for each version the input, framed, and draws that the layer cannot tell
+    from it. The label says as what most draws of each version are read, in their order. A change
+    that the network withstands fades from layer to layer; an attack takes over.
+
+    Args:
+        bridges: A factorization by the name of its layer, from input to logits.
+        versions: One input each, by name: clean, attacked, with noise of the same size.
+        read: Inputs to logits: a judge that had no part in any of it.
+        class_names: Names of what the judge reads.
+        n: Draws of each version.
+        seed: Of the draws, which are the same for all.
+
+    Raises:
+        ValueError: If there are no layers or versions, or a version is no single image.
+    """
+    if not bridges or not versions:
+        raise ValueError("there is nothing to show: pass {layer: bridge} and {name: input}")
+    if any(len(x) != 1 for x in versions.values()):
+        raise ValueError("a version is one image of shape (1, channels, height, width)")
+    cells: dict[tuple[int, int], np.ndarray] = {}
+    framed: set[tuple[int, int]] = set()
+    row_labels, column_labels = [], []
+    for row, (layer, bridge) in enumerate(bridges.items()):
+        readings = []
+        for k, x in enumerate(versions.values()):
+            generator = torch.Generator().manual_seed(seed)
+            drawn = resample_nuisance(bridge, x, n, generator)[:, 0]
+            readings.append(class_names[int(read(drawn).softmax(-1).mean(0).argmax())])
+            column = k * (n + 1)
+            cells[row, column] = pixels(x, BATCH)[0]
+            framed.add((row, column))
+            cells.update(
+                {(row, column + 1 + j): one for j, one in enumerate(pixels(drawn, BATCH))}
+            )
+        row_labels.append(f"{layer}: {', '.join(readings)}")
+    for name, x in versions.items():
+        column_labels += [f"{name}: {class_names[int(read(x).argmax())]}", *[""] * n]
+    return Sheet(
+        cells,
+        framed=framed,
+        column_gaps={k * (n + 1) for k in range(1, len(versions))},
+        row_labels=row_labels,
+        column_labels=column_labels,
+    ).draw("What each layer shows of a changed input, as a judge reads it")
 
 
 def profile(found: "LayerProfile") -> "matplotlib.figure.Figure":

@@ -65,3 +65,22 @@ def test_a_profile_shows_each_number_of_each_layer(layers: tuple[str, ...]) -> N
     )
     assert knows.get_ylabel() == "left open"
     assert len(fibre.get_legend().get_texts()) == 3
+
+
+def test_versions_lie_side_by_side_with_their_reading(problem: Problem) -> None:
+    closed_form, images, _ = problem()
+    versions = {"clean": images[:1], "attacked": images[1:2]}
+    names = ("low", "middle", "high")
+    figure = plots.perturbed({"first": closed_form}, versions, closed_form.predict, names, n=2)
+    (row,) = drawn(figure)
+    np.testing.assert_allclose(row[0], shown(images[0]))
+    np.testing.assert_allclose(row[3], shown(images[1]))
+    again = resample_nuisance(closed_form, images[1:2], 2, torch.Generator().manual_seed(0))
+    np.testing.assert_allclose(row[5], shown(again[1, 0]), atol=1e-6)
+    assert n_frames(figure) == 2
+    assert "first: low, middle" in texts(figure)
+    assert {"clean: low", "attacked: middle"} <= set(texts(figure))
+    with pytest.raises(ValueError, match="nothing to show"):
+        plots.perturbed({}, versions, closed_form.predict, names)
+    with pytest.raises(ValueError, match="a version is one image"):
+        plots.perturbed({"a": closed_form}, {"b": images}, closed_form.predict, names)
