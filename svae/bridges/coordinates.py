@@ -27,12 +27,13 @@ class Coordinates(Described, nn.Module):
     with the standard deviation as :math:`s_i`, or a tenth of the largest deviation where that is
     more: a rectified unit that fires once in ten thousand inputs would be a hundred standard
     deviations away, where a flow is neither precise nor fitted.
-    Units that are constant in the training data (dead ones of a rectifier) are dropped, reported
-    with a :class:`UnitsDropped` warning, and put back as the constant that they are. Larger
-    representations go through a PCA: the first ``max_components`` principal coordinates, each
-    divided by its standard deviation, and the *remainder*, the difference to the projection, which
-    :meth:`forward` hands over and :meth:`inverse` adds unchanged. So both directions lose nothing
-    but, without a PCA, what a dropped unit did in new data, which :meth:`lost` measures.
+    Units that are constant in the training data (dead ones of a rectifier) are dropped and
+    reported with a :class:`UnitsDropped` warning. Larger representations go through a PCA: the
+    first ``max_components`` principal coordinates, each divided by its standard deviation. What is
+    no coordinate is the *remainder*: of dropped units the difference to their constant, which is
+    zero but where new data wake one, after a PCA the difference to the projection.
+    :meth:`forward` hands it over and :meth:`inverse` adds it unchanged, so that both directions
+    lose nothing.
 
     Args:
         shape: Shape of one representation.
@@ -73,7 +74,9 @@ class Coordinates(Described, nn.Module):
         self.register_buffer("mean", torch.zeros(self.n_units))
         # Their sizes are only known from data: see fit and _load_from_state_dict.
         self.register_buffer("scale", torch.zeros(0))
+        self.dropped: Tensor
         self.register_buffer("kept", torch.zeros(0, dtype=torch.int64))
+        self.register_buffer("dropped", torch.zeros(0, dtype=torch.int64))
         self.register_buffer("axes", torch.zeros(0, 0))
         self.vectors: Tensor
         self.weights: Tensor
@@ -87,8 +90,8 @@ class Coordinates(Described, nn.Module):
 
     @property
     def n_remainder(self) -> int:
-        """Number of units of the remainder: none without a PCA."""
-        return self.n_units if self.reduced else 0
+        """Number of units of the remainder: all after a PCA, else those that were dropped."""
+        return self.n_units if self.reduced else len(self.dropped)
 
     @torch.no_grad()
     def fit(self, representation: Float[Tensor, "n *shape"]) -> None:
@@ -118,7 +121,7 @@ class Coordinates(Described, nn.Module):
         if not bool(alive.all()):
             warnings.warn(
                 f"{int((~alive).sum())} of {self.n_units} units are constant in the training data "
-                "and take no part: they keep their constant value",
+                "and take no part: they stay as they are",
                 UnitsDropped,
                 stacklevel=2,
             )
@@ -134,9 +137,10 @@ class Coordinates(Described, nn.Module):
             peak = (centred.float() @ axes).abs().amax(0)
             scale = torch.maximum(scale, peak / _PEAK)
             self.axes, self.scale = axes[:, good].contiguous(), scale[good]
-            self.kept = torch.zeros(0, dtype=torch.int64, device=flat.device)
+            none = torch.zeros(0, dtype=torch.int64, device=flat.device)
+            self.kept, self.dropped = none, none
         else:
-            self.kept = alive.nonzero().flatten()
+            self.kept, self.dropped = alive.nonzero().flatten(), (~alive).nonzero().flatten()
             peak = (flat - mean).abs().amax(0)
             self.scale = torch.maximum(spread, peak / _PEAK)[self.kept].float()
 
@@ -147,7 +151,7 @@ class Coordinates(Described, nn.Module):
         flat = representation.flatten(1)
         if not self.reduced:
             value = (flat[:, self.kept] - self.mean[self.kept]) / self.scale
-            return self._turned(value), flat[:, :0]
+            return self._turned(value), flat[:, self.dropped] - self.mean[self.dropped]
         centred = flat - self.mean
         raw = centred @ self.axes
         return self._turned(raw / self.scale), centred - raw @ self.axes.T
@@ -161,6 +165,7 @@ class Coordinates(Described, nn.Module):
             flat = self.mean.to(value.dtype).expand(len(value), -1)
             moved = self.mean[self.kept] + value * self.scale
             flat = flat.index_copy(1, self.kept, moved)
+            flat = flat.index_copy(1, self.dropped, self.mean[self.dropped] + remainder)
         else:
             flat = self.mean + (value * self.scale) @ self.axes.T + remainder
         return flat.unflatten(1, self.shape)
@@ -194,7 +199,7 @@ class Coordinates(Described, nn.Module):
     def _load_from_state_dict(
         self, state_dict: dict[str, Tensor], prefix: str, *args: object, **kwargs: object
     ) -> None:
-        for name in ("scale", "kept", "axes", "vectors", "weights"):
+        for name in ("scale", "kept", "dropped", "axes", "vectors", "weights"):
             if (value := state_dict.get(prefix + name)) is not None:
                 here = getattr(self, name)
                 setattr(self, name, here.new_zeros(value.shape))

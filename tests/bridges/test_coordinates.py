@@ -67,10 +67,20 @@ def test_constant_units_are_dropped_reported_and_put_back() -> None:
     with pytest.warns(UnitsDropped, match="2 of 12 units are constant"):
         coordinates.fit(x)
     assert coordinates.n_features == 10
+    assert coordinates.n_remainder == 2
     assert coordinates.lost(x) <= 1e-4
-    moved = coordinates.inverse(torch.randn(4, 10), torch.zeros(4, 0)).flatten(1)
+    assert float(coordinates(x)[1].abs().max()) < 1e-6
+    moved = coordinates.inverse(torch.randn(4, 10), torch.zeros(4, 2)).flatten(1)
     assert torch.allclose(moved[:, 2], torch.full((4,), 2 / 7))
     assert torch.allclose(moved[:, 7], torch.full((4,), 1.0))
+
+
+def test_what_a_dropped_unit_does_in_new_data_is_carried() -> None:
+    coordinates = Coordinates((3, 4))
+    with pytest.warns(UnitsDropped):
+        coordinates.fit(mixed(dead=(2, 7)))
+    new = mixed()
+    assert coordinates.lost(new) <= 1e-5 * float(new.abs().max())
 
 
 @pytest.mark.parametrize(
