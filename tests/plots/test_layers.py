@@ -56,7 +56,7 @@ def test_a_profile_shows_each_number_of_each_layer(layers: tuple[str, ...]) -> N
     figure = plots.profile(profile)
     kept, knows, fibre, nats = figure.axes
     assert [label.get_text() for label in fibre.get_xticklabels()] == list(layers)
-    lines = [line.get_ydata() for line in kept.get_lines()]
+    lines = [np.asarray(line.get_ydata()) for line in kept.get_lines()]
     wanted = [profile.rows[layer]["kept"].value for layer in layers]
     assert any(np.allclose(line, wanted) for line in lines if len(line) == len(layers))
     assert np.allclose(
@@ -64,7 +64,9 @@ def test_a_profile_shows_each_number_of_each_layer(layers: tuple[str, ...]) -> N
         [profile.rows[layer]["information"].value for layer in layers],
     )
     assert knows.get_ylabel() == "left open"
-    assert len(fibre.get_legend().get_texts()) == 3
+    legend = fibre.get_legend()
+    assert legend is not None
+    assert len(legend.get_texts()) == 3
 
 
 def test_versions_lie_side_by_side_with_their_reading(problem: Problem) -> None:
