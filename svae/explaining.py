@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from svae.bridges.autoencoder import Autoencoder, Perceptual
+from svae.bridges.autoencoder import Autoencoder, Perceptual, TableAutoencoder
 from svae.bridges.fibre import InvarianceObjective
 from svae.bridges.files import restore_invariance
 from svae.bridges.frozen import Frozen
@@ -171,7 +171,7 @@ def fit_autoencoder(
     seed: int = 0,
     cache: str | Path | None = None,
     **trainer: Any,
-) -> Autoencoder:
+) -> Autoencoder | TableAutoencoder:
     """The autoencoder that shows what the layers of a network ignore; one for all of its layers.
 
     It is trained on pixels and on what the network's last feature map (or hidden layer) sees in
@@ -188,16 +188,16 @@ def fit_autoencoder(
     settings = settings or ExplainSettings()
     data = as_data(data, seed=seed)
     with seeded(seed):
-        autoencoder = Autoencoder(data.x_shape, n_code=settings.n_code)
+        autoencoder = new_autoencoder(data, settings)
     path = cache_folder(cache) / (
         f"autoencoder-{key_of(content(frozen, data, settings, seed))}.safetensors"
     )
 
-    def read() -> Autoencoder:
+    def read() -> Autoencoder | TableAutoencoder:
         load_weights(autoencoder, path)
         return autoencoder.eval()
 
-    def make() -> Autoencoder:
+    def make() -> Autoencoder | TableAutoencoder:
         trained: nn.Module = autoencoder
         if settings.perceptual_weight and frozen.differentiable:
             seen = frozen.at(_perceptual_layer(frozen))
@@ -206,6 +206,14 @@ def fit_autoencoder(
         return autoencoder.eval()
 
     return kept(path, read, make, write=lambda made: save_weights(made, path))
+
+
+def new_autoencoder(data: ArrayData, settings: ExplainSettings) -> Autoencoder | TableAutoencoder:
+    """An autoencoder of pictures, or of rows; no row has more code dims than numbers."""
+    if len(data.x_shape) == 3:
+        return Autoencoder(data.x_shape, settings.n_code)
+    n_values = int(torch.Size(data.x_shape).numel())
+    return TableAutoencoder(data.x_shape, min(settings.n_code, n_values))
 
 
 def check_scaling(frozen: Frozen, data: ArrayData) -> None:
@@ -223,6 +231,8 @@ def check_scaling(frozen: Frozen, data: ArrayData) -> None:
             return float((answers == labels)[known].float().mean())
 
         found = right(x)
+        if not data.bounded:  # rows have no range that a network could expect another of
+            return
         others = {"255 x": right(255 * x), "2 x - 1": right(2 * x - 1), "1 - x": right(1 - x)}
     best = max(others, key=lambda name: others[name])
     if found < 0.5 and others[best] > 1.5 * found + 0.1:
@@ -293,7 +303,7 @@ def estimated_seconds(
         n_layers: How many layers.
     """
     with seeded(0):
-        autoencoder = Autoencoder(data.x_shape, n_code=settings.n_code)
+        autoencoder = new_autoencoder(data, settings)
         x = data.train.floats(limit=settings.batch_size)
         seen = frozen.differentiable and settings.perceptual_weight > 0
         trained: nn.Module = autoencoder

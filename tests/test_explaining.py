@@ -171,3 +171,22 @@ def test_a_black_box_is_explained_by_likelihood_alone(
     x = data.test.floats(limit=5)
     assert bridge.encode(x).z_class.shape == (5, 10)
     assert svae.resample_nuisance(bridge, x, 2).shape == (2, 5, 1, 8, 8)
+
+
+@pytest.mark.filterwarnings("ignore::svae.explaining.InputScaling")
+def test_rows_of_a_table_are_explained(tmp_path: Path) -> None:
+    x = torch.randn(6000, 5, generator=torch.Generator().manual_seed(0))
+    sets = [svae.data.ArraySet(part, (part[:, 0] > 0).long()) for part in x.split(2000)]
+    data = svae.data.ArrayData(*sets, class_names=("low", "high"), bounded=False)
+    net = nn.Sequential(nn.Linear(5, 3), nn.Linear(3, 2))
+    weight = torch.zeros(3, 5)
+    weight[0, 0] = weight[1, 1] = weight[2, 2] = 1.0  # reads the first three numbers
+    cast(nn.Linear, net[0]).weight.data.copy_(weight)
+    settings = ExplainSettings(n_code=64, autoencoder_steps=200, bridge_steps=200)
+    frozen = svae.Frozen(net, "0", x_shape=(5,))
+    bridge = svae.explain(frozen, data, settings=settings, cache=tmp_path, **TRAINER)
+    assert bridge.n_code == 5
+    rows = data.test.floats(limit=50)
+    assert float((svae.reconstruct(bridge, rows) - rows).detach().std()) < 0.2
+    spread = svae.resample_nuisance(bridge, rows, 50).std(0).mean(0)
+    assert float(spread[:3].max()) < 0.5 * float(spread[3:].min())

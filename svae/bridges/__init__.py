@@ -1,7 +1,13 @@
 """Bridges: invertible networks between a frozen model's representation and readable parts."""
 
 from svae.bridges.allotting import Score, allot, score
-from svae.bridges.autoencoder import Autoencoder, ImageDecoder, Perceptual, Reconstruction
+from svae.bridges.autoencoder import (
+    Autoencoder,
+    ImageDecoder,
+    Perceptual,
+    Reconstruction,
+    TableAutoencoder,
+)
 from svae.bridges.blocks import Block
 from svae.bridges.concepts import ConceptBridge
 from svae.bridges.coordinates import Coordinates, UnitsDropped
@@ -32,6 +38,7 @@ __all__ = [
     "Reconstruction",
     "Score",
     "Sketched",
+    "TableAutoencoder",
     "Together",
     "UnitsDropped",
     "allot",

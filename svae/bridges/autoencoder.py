@@ -10,10 +10,17 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from svae.bridges.frozen import Frozen
-from svae.nets import MLP, ConvDecoder, ConvEncoder, MLPDecoder
+from svae.nets import MLP, ConvDecoder, ConvEncoder, MLPDecoder, MLPEncoder
 from svae.saving import Described
 
-__all__ = ["Autoencoder", "ImageDecoder", "Perceptual", "Reconstruction"]
+__all__ = [
+    "Autoencoder",
+    "CodeNetwork",
+    "ImageDecoder",
+    "Perceptual",
+    "Reconstruction",
+    "TableAutoencoder",
+]
 
 _N_START = 2000  # examples that say how the units of a representation are scaled
 _BRIGHT = 2.0  # logit of the brightest value that a new autoencoder gives
@@ -113,8 +120,91 @@ class Reconstruction(nn.Module):
             representation = self.frozen.representation(x)
         return self.decoder.logits(representation)
 
+    def shown(self, logits: Float[Tensor, "batch *event"]) -> Float[Tensor, "batch *event"]:
+        """Pixels in [0, 1]."""
+        return logits.sigmoid()
 
-class Autoencoder(Described, nn.Module):
+    def difference(
+        self, logits: Float[Tensor, "batch *event"], x: Float[Tensor, "batch *event"]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Cross-entropy of the pixels, in nats per pixel, and the mean absolute error."""
+        return _pixel_loss(logits, x)
+
+
+class CodeNetwork(nn.Module):
+    """What autoencoders of pictures and of rows have in common: a standardised code with noise."""
+
+    x_shape: tuple[int, ...]
+    noise: float
+    encoder: nn.Module
+    norm: nn.BatchNorm1d
+
+    def _begin(self, shape: Sequence[int], n_code: int, noise: float) -> None:
+        if n_code < 1 or noise < 0:
+            raise ValueError(f"n_code must be >= 1 and noise >= 0, got {n_code} and {noise}")
+        self.x_shape, self.noise = tuple(shape), noise
+        # A new encoder's features vary little: the usual eps would be most of their variance.
+        self.norm = nn.BatchNorm1d(n_code, eps=1e-10, affine=False)
+
+    def encode(self, x: Float[Tensor, "batch *event"]) -> Float[Tensor, "batch n_code"]:
+        """The code of each input, about standardised."""
+        return self.norm(self.raw_code(x))
+
+    def decode(self, code: Float[Tensor, "batch n_code"]) -> Float[Tensor, "batch *event"]:
+        """The input of each code, in the range of the data."""
+        return self.shown(self.logits(code))
+
+    def raw_code(self, x: Float[Tensor, "batch *event"]) -> Float[Tensor, "batch n_code"]:
+        """The code before it is standardised."""
+        raise NotImplementedError
+
+    def logits(self, code: Float[Tensor, "batch n_code"]) -> Float[Tensor, "batch *event"]:
+        """The unbounded parameter of each value."""
+        raise NotImplementedError
+
+    def shown(self, logits: Float[Tensor, "batch *event"]) -> Float[Tensor, "batch *event"]:
+        """Values of unbounded parameters."""
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def settle(self, train: Any) -> None:
+        """Takes mean and variance of the code from some of the training examples.
+
+        Nothing holds the code's mean in its place while training, so averages over the last steps
+        lag behind it, by more than a standard deviation at high learning rates.
+
+        References:
+            Rethinking "Batch" in BatchNorm (Wu & Johnson, 2021), https://arxiv.org/abs/2105.07576
+        """
+        assert self.norm.running_mean is not None
+        assert self.norm.running_var is not None
+        device, training = self.norm.running_mean.device, self.encoder.training
+        parts = train.floats(_N_START).to(device).split(500)
+        self.encoder.eval()
+        code = torch.cat([self.raw_code(part) for part in parts])
+        self.encoder.train(training)
+        self.norm.running_mean.copy_(code.mean(0))
+        self.norm.running_var.copy_(code.var(0))
+
+    def redrawn(self, x: Float[Tensor, "batch *event"]) -> Float[Tensor, "batch *event"]:
+        """The unbounded parameter of each value, decoded from the code, noise and all."""
+        code = self.encode(x)
+        if self.training:
+            code = code + self.noise * torch.randn_like(code)
+        return self.logits(code)
+
+    def loss(self, x: Float[Tensor, "batch *event"]) -> tuple[Tensor, dict[str, Tensor]]:
+        """How far reconstructions are from ``x``, and the mean absolute error."""
+        return self.difference(self.redrawn(x), x)
+
+    def difference(
+        self, logits: Float[Tensor, "batch *event"], x: Float[Tensor, "batch *event"]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss of unbounded parameters, and the mean absolute error."""
+        raise NotImplementedError
+
+
+class Autoencoder(Described, CodeNetwork):
     r"""A small autoencoder with a code that a flow can be fitted to.
 
     .. math::
@@ -143,16 +233,12 @@ class Autoencoder(Described, nn.Module):
         self, shape: Sequence[int], n_code: int = 64, width: int = 32, noise: float = 0.02
     ) -> None:
         super().__init__()
-        if n_code < 1 or noise < 0:
-            raise ValueError(f"n_code must be >= 1 and noise >= 0, got {n_code} and {noise}")
-        self.x_shape, self.noise = tuple(shape), noise
+        self._begin(shape, n_code, noise)
         n_values = math.prod(self.x_shape)
         self.encoder = ConvEncoder(shape, width=width)
         self.code = nn.Linear(self.encoder.n_features, n_code)
         self.linear_code = nn.Linear(n_values, n_code, bias=False)
         self.brightest_code = nn.Linear(self.x_shape[0], n_code, bias=False)
-        # A new encoder's features vary little: the usual eps would be most of their variance.
-        self.norm = nn.BatchNorm1d(n_code, eps=1e-10, affine=False)
         self.decoder = ConvDecoder(shape, n_code, n_hidden=512, width=width)
         self.linear_decoder = nn.Linear(n_code, n_values)
         nn.init.zeros_(self.linear_decoder.weight)
@@ -162,14 +248,6 @@ class Autoencoder(Described, nn.Module):
         nn.init.zeros_(last.weight)
         nn.init.constant_(last.bias, _BRIGHT)
 
-    def encode(self, x: Float[Tensor, "batch *event"]) -> Float[Tensor, "batch n_code"]:
-        """The code of each picture, about standardised."""
-        return self.norm(self._raw_code(x))
-
-    def decode(self, code: Float[Tensor, "batch n_code"]) -> Float[Tensor, "batch *event"]:
-        """The picture of each code, in [0, 1]."""
-        return self.logits(code).sigmoid()
-
     def logits(self, code: Float[Tensor, "batch n_code"]) -> Float[Tensor, "batch *event"]:
         """The unbounded parameter of each pixel."""
         shape = self.decoder(code) + self.linear_decoder(code).unflatten(1, self.x_shape)
@@ -177,7 +255,8 @@ class Autoencoder(Described, nn.Module):
         log_mean = functional.logsigmoid(shape) + most
         return log_mean - torch.log(-torch.expm1(log_mean).clamp(max=-_TINY))
 
-    def _raw_code(self, x: Tensor) -> Tensor:
+    def raw_code(self, x: Float[Tensor, "batch *event"]) -> Float[Tensor, "batch n_code"]:
+        """The code before it is standardised."""
         linear = self.linear_code(x.flatten(1)) + self.brightest_code(x.amax((2, 3)))
         return self.code(self.encoder(x)) + linear
 
@@ -187,36 +266,66 @@ class Autoencoder(Described, nn.Module):
         mean = train.floats(_N_START).flatten(1).mean(0) * (1 + math.exp(-_BRIGHT))
         self.linear_decoder.bias.copy_(mean.clamp(0.003, 0.997).logit())
 
-    @torch.no_grad()
-    def settle(self, train: Any) -> None:
-        """Takes mean and variance of the code from some of the training examples.
+    def shown(self, logits: Float[Tensor, "batch *event"]) -> Float[Tensor, "batch *event"]:
+        """Pixels in [0, 1]."""
+        return logits.sigmoid()
 
-        Nothing holds the code's mean in its place while training, so averages over the last steps
-        lag behind it, by more than a standard deviation at high learning rates.
-
-        References:
-            Rethinking "Batch" in BatchNorm (Wu & Johnson, 2021), https://arxiv.org/abs/2105.07576
-        """
-        device, training = self.code.weight.device, self.encoder.training
-        parts = train.floats(_N_START).to(device).split(500)
-        self.encoder.eval()
-        code = torch.cat([self._raw_code(part) for part in parts])
-        self.encoder.train(training)
-        assert self.norm.running_mean is not None
-        assert self.norm.running_var is not None
-        self.norm.running_mean.copy_(code.mean(0))
-        self.norm.running_var.copy_(code.var(0))
-
-    def loss(self, x: Float[Tensor, "batch *event"]) -> tuple[Tensor, dict[str, Tensor]]:
+    def difference(
+        self, logits: Float[Tensor, "batch *event"], x: Float[Tensor, "batch *event"]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Cross-entropy of the pixels, in nats per pixel, and the mean absolute error."""
-        return _pixel_loss(self.redrawn(x), x)
+        return _pixel_loss(logits, x)
 
-    def redrawn(self, x: Float[Tensor, "batch *event"]) -> Float[Tensor, "batch *event"]:
-        """The unbounded parameter of each pixel, decoded from the code, noise and all."""
-        code = self.encode(x)
-        if self.training:
-            code = code + self.noise * torch.randn_like(code)
-        return self.logits(code)
+
+class TableAutoencoder(Described, CodeNetwork):
+    r"""An autoencoder of rows of numbers, a linear one and a perceptron trained as one.
+
+    .. math:: E(x) = \mathrm{norm}(A x + e(x)), \quad D(z) = B z + d(z), \quad
+        L = \overline{(D(E(x) + \sigma \epsilon) - x)^2}
+
+    Args:
+        shape: ``(features,)``, of about unit variance.
+        n_code: Number of code dims.
+        width: Of the hidden layers.
+        noise: :math:`\sigma`, in standard deviations of a code dim.
+
+    Raises:
+        ValueError: If a number is out of range.
+    """
+
+    def __init__(
+        self, shape: Sequence[int], n_code: int = 64, width: int = 256, noise: float = 0.02
+    ) -> None:
+        super().__init__()
+        self._begin(shape, n_code, noise)
+        n_values = math.prod(self.x_shape)
+        self.encoder = MLPEncoder(shape, n_code, (width, width))
+        self.linear_code = nn.Linear(n_values, n_code, bias=False)
+        self.decoder = MLPDecoder(shape, n_code, (width, width))
+        self.linear_decoder = nn.Linear(n_code, n_values)
+
+    def logits(self, code: Float[Tensor, "batch n_code"]) -> Float[Tensor, "batch *event"]:
+        """The values themselves."""
+        return self.decoder(code) + self.linear_decoder(code).unflatten(1, self.x_shape)
+
+    def raw_code(self, x: Float[Tensor, "batch *event"]) -> Float[Tensor, "batch n_code"]:
+        """The code before it is standardised."""
+        return self.encoder(x) + self.linear_code(x.flatten(1))
+
+    def start(self, train: Any) -> None:
+        """Nothing needs data before the first step."""
+
+    def shown(self, logits: Float[Tensor, "batch *event"]) -> Float[Tensor, "batch *event"]:
+        """The values as they are."""
+        return logits
+
+    def difference(
+        self, logits: Float[Tensor, "batch *event"], x: Float[Tensor, "batch *event"]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Mean squared and mean absolute error."""
+        loss = functional.mse_loss(logits, x)
+        error = (logits - x).abs().mean()
+        return loss, {"loss": loss.detach(), "absolute_error": error.detach()}
 
 
 class Perceptual(nn.Module):
@@ -242,7 +351,7 @@ class Perceptual(nn.Module):
     """
 
     def __init__(
-        self, network: Autoencoder | Reconstruction, frozen: Frozen, weight: float = 0.1
+        self, network: CodeNetwork | Reconstruction, frozen: Frozen, weight: float = 0.1
     ) -> None:
         super().__init__()
         if weight < 0:
@@ -274,12 +383,12 @@ class Perceptual(nn.Module):
     def loss(self, x: Float[Tensor, "batch *event"]) -> tuple[Tensor, dict[str, Tensor]]:
         """Both terms; the first in nats per pixel, the second in shares of a variance."""
         logits = self.network.redrawn(x)
-        pixels, found = _pixel_loss(logits, x)
+        values, found = self.network.difference(logits, x)
         with torch.no_grad():
             wanted = self.frozen.representation(x)
-        seen = self.frozen.representation(logits.sigmoid())
+        seen = self.frozen.representation(self.network.shown(logits))
         difference = ((seen - wanted).square() / self.variance).mean()
-        loss = pixels + self.weight * difference
+        loss = values + self.weight * difference
         return loss, {**found, "perceptual": difference.detach(), "loss": loss.detach()}
 
 

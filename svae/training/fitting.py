@@ -8,7 +8,7 @@ from typing import Any, Literal
 import pytorch_lightning as pl
 from torch import nn
 
-from svae.bridges.autoencoder import Autoencoder, Perceptual, Reconstruction
+from svae.bridges.autoencoder import CodeNetwork, Perceptual, Reconstruction
 from svae.bridges.concepts import ConceptBridge
 from svae.bridges.fibre import InvarianceObjective
 from svae.bridges.invariance import CodeDensity, InvarianceBridge
@@ -65,11 +65,11 @@ def _(
     return SVAEModule(model, objective, recipe, seed, compile), data
 
 
-@training_of.register(Autoencoder)
+@training_of.register(CodeNetwork)
 @training_of.register(Reconstruction)
 @training_of.register(Perceptual)
 def _(
-    model: Autoencoder | Reconstruction | Perceptual,
+    model: CodeNetwork | Reconstruction | Perceptual,
     data: ArrayData,
     objective: None,
     recipe: Recipe | None,
