@@ -165,8 +165,9 @@ def claims_of(
     layers: dict[str, list[dict[str, Any]]],
     made: dict[str, list[dict[str, float]]],
     found: list[dict[str, Any]],
+    rows: dict[str, dict[str, Any]],
 ) -> list[dict[str, Any]]:
-    """Every claim with its values by seed."""
+    """Every claim with its values by seed; of the other layers only what goes wrong."""
     claims = []
     for part, target in (("digit", "> 0.9"), ("colour", "< 0.05"), ("residual", "< 0.05")):
         text = (
@@ -195,6 +196,7 @@ def claims_of(
         claims.append(claim(f"concepts.generation.{name}", text, ">= 2", values))
     trips = [one["round_trip"] for runs in layers.values() for one in runs]
     trips += [one["round_trip_error"] for one in found]
+    trips += [one["round_trip"] for one in rows.values()]
     text = "largest error of a unit by way of concepts and back, float32, worst of all bridges"
     trip = claim("concepts.round_trip", text, "<= 1e-4", [max(trips)] if trips else [])
     if trips:  # the digits that rounding would take from a small number
@@ -280,7 +282,7 @@ def main(arguments: list[str] | None = None) -> None:
         for one in explained(name, where, options.seeds[0])
     }
     if options.only is None:
-        claims = claims_of(layers, made, painted)
+        claims = claims_of(layers, made, painted, rows)
         write(
             command("concepts", arguments),
             claims,
