@@ -37,6 +37,7 @@ __all__ = [
     "fit_autoencoder",
     "fit_bridge",
     "fit_density",
+    "open_for",
 ]
 
 logger = logging.getLogger("svae")
@@ -115,6 +116,7 @@ def explain(
         >>> bridge = svae.explain(svae.Frozen(net, "layer3"), data)  # doctest: +SKIP
     """
     data = as_data(data, seed=seed)
+    open_for(frozen, data)
     check_scaling(frozen, data)
     return fit_bridge(
         frozen,
@@ -140,6 +142,8 @@ def fit_bridge(
     """What :func:`explain` does, without looking at the network's answers first."""
     settings = settings or ExplainSettings()
     data = as_data(data, seed=seed)
+    _check_trainer(trainer)
+    open_for(frozen, data)
     coder = autoencoder or fit_autoencoder(
         frozen, data, settings=settings, seed=seed, cache=cache, **trainer
     )
@@ -187,6 +191,8 @@ def fit_autoencoder(
     """
     settings = settings or ExplainSettings()
     data = as_data(data, seed=seed)
+    _check_trainer(trainer)
+    open_for(frozen, data)
     with seeded(seed):
         autoencoder = new_autoencoder(data, settings)
     path = cache_folder(cache) / (
@@ -214,6 +220,23 @@ def new_autoencoder(data: ArrayData, settings: ExplainSettings) -> Autoencoder |
         return Autoencoder(data.x_shape, settings.n_code)
     n_values = int(torch.Size(data.x_shape).numel())
     return TableAutoencoder(data.x_shape, min(settings.n_code, n_values))
+
+
+def open_for(frozen: Frozen, data: ArrayData) -> None:
+    """Runs the network on two of the inputs, which tells it their shape where it was not said.
+
+    Raises:
+        ValueError: If the network does not take such inputs.
+    """
+    try:
+        with torch.no_grad():
+            frozen.representation(data.train.floats(limit=2))
+    except RuntimeError as error:
+        raise ValueError(
+            f"the network does not take the data's inputs of shape {data.x_shape}: {error}. Grey "
+            "pictures for a colour network, or another size? preprocess= may turn one into the "
+            "other."
+        ) from error
 
 
 def check_scaling(frozen: Frozen, data: ArrayData) -> None:
@@ -337,6 +360,16 @@ def fit_flow(
 ) -> None:
     """Fits a flow over codes for as long as the settings say."""
     _fit(model, data, settings.bridge_steps, 2 * settings.batch_size, seed, trainer, objective)
+
+
+def _check_trainer(trainer: dict[str, Any]) -> None:
+    lengths = {"max_epochs", "max_steps", "min_epochs", "min_steps", "limit_train_batches"}
+    if given := lengths & set(trainer):
+        raise ValueError(
+            f"{', '.join(sorted(given))} cannot be given: how long it takes is in "
+            "settings=ExplainSettings(autoencoder_steps=..., bridge_steps=...), by which what was "
+            "fitted is kept"
+        )
 
 
 def _fit(

@@ -18,6 +18,7 @@ from svae.explaining import (
     fit_autoencoder,
     fit_bridge,
     fit_density,
+    open_for,
 )
 from svae.factorization import resample_nuisance
 from svae.metrics import (
@@ -114,6 +115,7 @@ def layer_profile(
     """
     settings = settings or ExplainSettings()
     data = as_data(data, seed=seed)
+    open_for(frozen, data)
     check_scaling(frozen, data)
     layers = tuple(layers or sensible_layers(frozen, data.test.floats(limit=2)))
     opened = {layer: frozen.at(layer) for layer in layers}  # a wrong name is found at once

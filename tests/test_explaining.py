@@ -151,6 +151,23 @@ def test_a_network_that_wants_other_numbers_is_noticed(data: svae.data.ArrayData
     assert torch.allclose(declared.head(declared.representation(x)), declared.predict(x))
 
 
+@pytest.mark.filterwarnings("ignore::svae.explaining.InputScaling")
+def test_the_shape_of_inputs_is_taken_from_the_data(
+    data: svae.data.ArrayData, tmp_path: Path
+) -> None:
+    frozen = svae.Frozen(network(), "3")
+    bridge = svae.explain(frozen, data, settings=QUICK, cache=tmp_path, **TRAINER)
+    assert bridge.encode(data.test.floats(limit=2)).z_class.shape == (2, 12)
+
+
+def test_inputs_that_the_network_does_not_take_are_explained(data: svae.data.ArrayData) -> None:
+    colour = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(144, 10))
+    with pytest.raises(ValueError, match=r"does not take .* shape \(1, 8, 8\).*Grey pictures"):
+        svae.explain(svae.Frozen(colour, "0"), data)
+    with pytest.raises(ValueError, match=r"max_epochs cannot be given: .*bridge_steps"):
+        explaining.fit_bridge(svae.Frozen(network(), "1"), data, max_epochs=1)
+
+
 def test_settings_out_of_range_are_refused() -> None:
     with pytest.raises(ValueError, match="start at 1, weights at 0"):
         ExplainSettings(bridge_steps=0)
