@@ -15,6 +15,7 @@ from svae.metrics.estimate import (
     proportion,
 )
 from svae.metrics.fibres import (
+    concept_shares,
     fibre_losses,
     fixed_share,
     information,
@@ -47,6 +48,7 @@ __all__ = [
     "brier",
     "clustered_mean",
     "clustered_proportion",
+    "concept_shares",
     "conditional_coverage",
     "conditional_frechet_distance",
     "diversity_ratio",

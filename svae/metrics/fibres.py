@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from svae.bridges.concepts import ConceptBridge
 from svae.bridges.invariance import CodeDensity, InvarianceBridge
 from svae.metrics.estimate import Estimate, mean
 
@@ -150,6 +151,59 @@ def fixed_share(
         real.append(reader(bridge.show(bridge.code(part))))
     total = torch.cat(real).var(0).sum()
     return mean(1 - torch.cat(within) / total)
+
+
+@torch.no_grad()
+def concept_shares(
+    bridge: InvarianceBridge,
+    concepts: ConceptBridge,
+    x: Float[Tensor, "n_images *event"],
+    n: int = 16,
+    generator: torch.Generator | None = None,
+) -> dict[str, Estimate]:
+    r"""Names what v varies: of each concept of the code, the share that the layer still fixes.
+
+    .. math:: 1 - \frac{\sum_d \mathbb{E}_x \mathrm{Var}_v\, e_i(t^{-1}(v \mid \Phi(x)))_d}
+        {\sum_d \mathrm{Var}_x\, e_i(E(x))_d}
+
+    The concepts are those of a bridge on the code of the same autoencoder,
+    ``svae.ConceptBridge(svae.Frozen.autoencoder(autoencoder), concepts)``. A share says how much
+    of the concept's dims is fixed, not how much of a class: shares of concepts of different sizes
+    do not compare.
+
+    References:
+        Making Sense of CNNs: Interpreting Deep Representations & Their Invariances with INNs
+        (Rombach et al., 2020), https://arxiv.org/abs/2008.01777
+
+    Args:
+        bridge: Of the layer.
+        concepts: Of the code.
+        x: Inputs.
+        n: Draws for each input, at least 2.
+        generator: Source of the draws.
+
+    Returns:
+        A share for each concept that has dims, and for the residual.
+
+    Raises:
+        ValueError: If ``n`` is less than 2.
+    """
+    if n < 2:
+        raise ValueError(f"a variance needs n of at least 2 draws, got {n}")
+    names = [name for name, n_dims in concepts.dims.items() if n_dims]
+    within: dict[str, list[Tensor]] = {name: [] for name in names}
+    real: dict[str, list[Tensor]] = {name: [] for name in names}
+    for part in x.split(max(1, _CHUNK * 8 // n)):
+        codes = bridge.sample_codes(bridge.frozen.representation(part), n, generator)
+        drawn, own = concepts.to_latent(codes.flatten(0, 1)), concepts.to_latent(bridge.code(part))
+        for name in names:
+            values = concepts.part(drawn, name).unflatten(0, (n, -1))
+            within[name].append(values.var(0).sum(1))
+            real[name].append(concepts.part(own, name))
+    return {
+        name: mean(1 - torch.cat(within[name]) / torch.cat(real[name]).var(0).sum())
+        for name in names
+    }
 
 
 @torch.no_grad()

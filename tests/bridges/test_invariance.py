@@ -9,10 +9,12 @@ from torch import Tensor, nn
 
 import svae
 from svae.bridges import CodeDensity, InvarianceObjective
+from svae.bridges.building import prepare
 from svae.bridges.storing import stored
 from svae.data import ArrayData, ArraySet
 from svae.factorization import Factorization
 from svae.latent import Latent
+from svae.metrics import concept_shares
 from svae.training import Recipe
 from tests.unchecked import as_a_user
 
@@ -88,6 +90,33 @@ def test_draws_have_the_representation_and_nothing_else(fitted: svae.InvarianceB
     # Across the fibre: x0 given x0 + x1 has half the variance, x2 and x3 all of it.
     spread = drawn.var(0).mean(0) * 16
     assert torch.allclose(spread, torch.tensor([0.5, 0.5, 1.0, 1.0]), atol=0.12)
+
+
+def test_shares_of_concepts_are_those_of_the_fibre(fitted: svae.InvarianceBridge) -> None:
+    data = vectors()
+    x = data.train.floats()
+    labelled = ArraySet(x, data.train.marked, x)
+    code = svae.Frozen.autoencoder(Whitened())
+    code.representation(x[:2])
+    concepts = svae.ConceptBridge(
+        code,
+        [svae.bridges.Attribute("first", 0), svae.bridges.Attribute("last", 3)],
+        dims={"first": 1, "last": 1},
+        n_blocks=1,
+        hidden=(8,),
+    )
+    prepare(concepts, labelled)  # a new flow only permutes: parts lie along their features
+    shares = concept_shares(
+        fitted, concepts, data.test.floats(limit=400), 64, torch.Generator().manual_seed(0)
+    )
+    assert list(shares) == ["first", "last", "residual"]
+    # The sum of the first two fixes half of the first's variance and nothing of the last's; of
+    # the other two, half of one and nothing of the other.
+    assert shares["first"].value == pytest.approx(0.5, abs=0.15)
+    assert shares["last"].value == pytest.approx(0.0, abs=0.15)
+    assert shares["residual"].value == pytest.approx(0.25, abs=0.15)
+    with pytest.raises(ValueError, match="n of at least 2 draws, got 1"):
+        concept_shares(fitted, concepts, data.test.floats(), 1)
 
 
 def test_the_likelihoods_tell_what_the_layer_knows(fitted: svae.InvarianceBridge) -> None:
