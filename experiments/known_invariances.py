@@ -107,7 +107,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     options = parser().parse_args(arguments)
     started = time.perf_counter()
     import svae
-    from svae.metrics import fixed_share
+    from svae.fibres import fixed_share
     from svae.saving import writable
 
     out = writable(options.out)

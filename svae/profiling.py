@@ -21,16 +21,8 @@ from svae.explaining import (
     open_for,
 )
 from svae.factorization import resample_nuisance
-from svae.metrics import (
-    Estimate,
-    fibre_losses,
-    information,
-    mean,
-    nearest_fibre_loss,
-    preservation,
-    reconstruction_preservation,
-    variance_explained,
-)
+from svae.fibres import fibre_losses, information, nearest_fibre_loss, variance_explained
+from svae.metrics import Estimate, mean, preservation, reconstruction_preservation
 
 __all__ = ["LayerProfile", "layer_profile", "sensible_layers"]
 

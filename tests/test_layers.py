@@ -25,6 +25,10 @@ CHAINS = [
     ],
     [{"models", "bridges"}, {"loading"}, {"commands"}],
     [{"flows"}, {"bridges"}, {"training"}],
+    [{"bridges"}, {"training"}, {"explaining"}, {"profiling"}, {"commands"}],
+    [{"caching"}, {"explaining"}],
+    [{"bridges", "metrics"}, {"fibres"}, {"profiling"}],
+    [{"bridges", "metrics"}, {"distilling"}],
     [
         {"latent"},
         {"factorization"},
@@ -54,6 +58,7 @@ TRAINS_OR_IS_A_FAMILY = {
     "cli",
 }
 RESTRICTED = {
+    "attacks",
     "flows",
     "metrics",
     "plots",
@@ -65,9 +70,9 @@ RESTRICTED = {
     "latent",
 }
 
-# Outside the chains: `data` and `sketches` are restricted above, `judge` trains, `__main__`
-# only calls the CLI.
-FREE = {"data", "sketches", "judge", "__main__"}
+# Outside the chains: `attacks`, `data` and `sketches` are restricted above, `judge` trains,
+# `__main__` only calls the CLI.
+FREE = {"attacks", "data", "sketches", "judge", "__main__"}
 
 HEAVY = {
     "captum",

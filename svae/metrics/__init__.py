@@ -14,14 +14,6 @@ from svae.metrics.estimate import (
     mean,
     proportion,
 )
-from svae.metrics.fibres import (
-    concept_shares,
-    fibre_losses,
-    fixed_share,
-    information,
-    nearest_fibre_loss,
-    variance_explained,
-)
 from svae.metrics.fidelity import (
     Neighbourhood,
     conditional_coverage,
@@ -48,19 +40,14 @@ __all__ = [
     "brier",
     "clustered_mean",
     "clustered_proportion",
-    "concept_shares",
     "conditional_coverage",
     "conditional_frechet_distance",
     "diversity_ratio",
     "expected_calibration_error",
     "feature_diversity_ratio",
-    "fibre_losses",
-    "fixed_share",
     "frechet_distance",
-    "information",
     "kernel_distance",
     "mean",
-    "nearest_fibre_loss",
     "negative_log_likelihood",
     "neighbourhood",
     "permutation_null",
@@ -69,5 +56,4 @@ __all__ = [
     "proportion",
     "reconstruction_preservation",
     "switch_rate",
-    "variance_explained",
 ]

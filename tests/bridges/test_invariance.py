@@ -13,8 +13,8 @@ from svae.bridges.building import prepare
 from svae.bridges.storing import stored
 from svae.data import ArrayData, ArraySet
 from svae.factorization import Factorization
+from svae.fibres import concept_shares
 from svae.latent import Latent
-from svae.metrics import concept_shares
 from svae.training import Recipe
 from tests.unchecked import as_a_user
 
