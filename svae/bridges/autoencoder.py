@@ -154,6 +154,9 @@ class CodeNetwork(nn.Module):
         """The input of each code, in the range of the data."""
         return self.shown(self.logits(code))
 
+    def start(self, train: Any) -> None:
+        """Takes what is needed of training examples before the first step; by default nothing."""
+
     def raw_code(self, x: Float[Tensor, "batch *event"]) -> Float[Tensor, "batch n_code"]:
         """The code before it is standardised."""
         raise NotImplementedError
@@ -311,9 +314,6 @@ class TableAutoencoder(Described, CodeNetwork):
     def raw_code(self, x: Float[Tensor, "batch *event"]) -> Float[Tensor, "batch n_code"]:
         """The code before it is standardised."""
         return self.encoder(x) + self.linear_code(x.flatten(1))
-
-    def start(self, train: Any) -> None:
-        """Nothing needs data before the first step."""
 
     def shown(self, logits: Float[Tensor, "batch *event"]) -> Float[Tensor, "batch *event"]:
         """The values as they are."""
