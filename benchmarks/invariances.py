@@ -169,7 +169,7 @@ def metamers(
     start, reached = time.perf_counter(), float("inf")
     for _ in range(20 if quick else 3000):
         loss = bridge.fibre_loss(logits.sigmoid(), representation)
-        reached = float(loss.mean())
+        reached = float(loss.detach().mean())
         if reached <= wanted:
             break
         optimizer.zero_grad()
