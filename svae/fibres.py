@@ -1,5 +1,6 @@
 """What a layer ignores, in numbers: how far draws are from its fibre, and how much they vary."""
 
+from collections import defaultdict
 from collections.abc import Callable
 
 import torch
@@ -11,6 +12,7 @@ from svae.bridges.invariance import CodeDensity, InvarianceBridge
 from svae.metrics.estimate import Estimate, mean
 
 __all__ = [
+    "concept_shares",
     "fibre_losses",
     "fixed_share",
     "information",
@@ -18,7 +20,8 @@ __all__ = [
     "variance_explained",
 ]
 
-_CHUNK = 500
+_CHUNK = 500  # inputs at a time
+_READ = 2000  # draws that are read, and may be decoded, at a time
 
 
 @torch.no_grad()
@@ -104,15 +107,8 @@ def variance_explained(
     Raises:
         ValueError: If ``n`` is less than 2.
     """
-    if n < 2:
-        raise ValueError(f"a variance needs n of at least 2 draws, got {n}")
-    within, codes = [], []
-    for part in x.split(max(1, _CHUNK * 8 // n)):
-        drawn = bridge.sample_codes(bridge.frozen.representation(part), n, generator)
-        within.append(drawn.var(0).sum(1))
-        codes.append(bridge.code(part))
-    total = torch.cat(codes).var(0).sum()
-    return mean(torch.cat(within) / total)
+    open_shares = _open_shares(bridge, x, lambda code: {"code": code}, n, generator)
+    return mean(open_shares["code"])
 
 
 @torch.no_grad()
@@ -141,16 +137,11 @@ def fixed_share(
     Raises:
         ValueError: If ``n`` is less than 2.
     """
-    if n < 2:
-        raise ValueError(f"a variance needs n of at least 2 draws, got {n}")
-    within, real = [], []
-    for part in x.split(max(1, _CHUNK * 4 // n)):
-        codes = bridge.sample_codes(bridge.frozen.representation(part), n, generator)
-        read = reader(bridge.show(codes.flatten(0, 1))).unflatten(0, (n, -1))
-        within.append(read.var(0).sum(1))
-        real.append(reader(bridge.show(bridge.code(part))))
-    total = torch.cat(real).var(0).sum()
-    return mean(1 - torch.cat(within) / total)
+
+    def read(code: Tensor) -> dict[str, Tensor]:
+        return {"factor": reader(bridge.show(code))}
+
+    return mean(1 - _open_shares(bridge, x, read, n, generator)["factor"])
 
 
 @torch.no_grad()
@@ -188,22 +179,14 @@ def concept_shares(
     Raises:
         ValueError: If ``n`` is less than 2.
     """
-    if n < 2:
-        raise ValueError(f"a variance needs n of at least 2 draws, got {n}")
     names = [name for name, n_dims in concepts.dims.items() if n_dims]
-    within: dict[str, list[Tensor]] = {name: [] for name in names}
-    real: dict[str, list[Tensor]] = {name: [] for name in names}
-    for part in x.split(max(1, _CHUNK * 8 // n)):
-        codes = bridge.sample_codes(bridge.frozen.representation(part), n, generator)
-        drawn, own = concepts.to_latent(codes.flatten(0, 1)), concepts.to_latent(bridge.code(part))
-        for name in names:
-            values = concepts.part(drawn, name).unflatten(0, (n, -1))
-            within[name].append(values.var(0).sum(1))
-            real[name].append(concepts.part(own, name))
-    return {
-        name: mean(1 - torch.cat(within[name]) / torch.cat(real[name]).var(0).sum())
-        for name in names
-    }
+
+    def read(code: Tensor) -> dict[str, Tensor]:
+        latent = concepts.to_latent(code)
+        return {name: concepts.part(latent, name) for name in names}
+
+    found = _open_shares(bridge, x, read, n, generator)
+    return {name: mean(1 - found[name]) for name in names}
 
 
 @torch.no_grad()
@@ -239,3 +222,24 @@ def information(
         shown = bridge.frozen.representation(part)
         found.append(bridge.log_prob(noisy, shown) - density.log_prob(noisy))
     return mean(torch.cat(found))
+
+
+def _open_shares(
+    bridge: InvarianceBridge,
+    x: Tensor,
+    read: Callable[[Tensor], dict[str, Tensor]],
+    n: int,
+    generator: torch.Generator | None,
+) -> dict[str, Tensor]:
+    """Variance among the draws of each input, over that among inputs, of what is read of codes."""
+    if n < 2:
+        raise ValueError(f"a variance needs n of at least 2 draws, got {n}")
+    within: dict[str, list[Tensor]] = defaultdict(list)
+    real: dict[str, list[Tensor]] = defaultdict(list)
+    for part in x.split(max(1, _READ // n)):
+        codes = bridge.sample_codes(bridge.frozen.representation(part), n, generator)
+        for name, values in read(codes.flatten(0, 1)).items():
+            within[name].append(values.unflatten(0, (n, -1)).var(0).sum(1))
+        for name, values in read(bridge.code(part)).items():
+            real[name].append(values)
+    return {name: torch.cat(within[name]) / torch.cat(real[name]).var(0).sum() for name in within}
