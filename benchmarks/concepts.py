@@ -54,6 +54,7 @@ def layer(name: str, where: str, seed: int, steps: int, n_test: int) -> dict[str
     """A bridge with the class alone at one layer: is the answer kept?"""
     import svae
     from svae.editing import response
+    from svae.training.running import lasting
 
     net, data = subject(name, seed, n_test)
     torch.manual_seed(seed)
@@ -61,7 +62,7 @@ def layer(name: str, where: str, seed: int, steps: int, n_test: int) -> dict[str
     before = frozen.fingerprint
     bridge = svae.ConceptBridge(frozen, svae.bridges.Classes())
     start = time.perf_counter()
-    svae.fit(bridge, data, seed=seed, enable_progress_bar=False, **_lasting(data, steps))
+    svae.fit(bridge, data, seed=seed, enable_progress_bar=False, **lasting(data, steps))
     seconds = time.perf_counter() - start
     x = data.test.floats(limit=n_test)
     generator = torch.Generator().manual_seed(seed)
@@ -88,19 +89,13 @@ def layer(name: str, where: str, seed: int, steps: int, n_test: int) -> dict[str
     }
 
 
-def _lasting(data: Any, steps: int) -> dict[str, Any]:
-    """Keywords of a Trainer for about that many steps."""
-    per_epoch = len(data.train) // data.batch_size
-    epochs = max(1, round(steps / per_epoch))
-    return {"max_epochs": epochs, "limit_train_batches": min(per_epoch, max(1, steps // epochs))}
-
-
 def generation(name: str, seed: int, epochs: int, steps: int, n_test: int) -> dict[str, float]:
     """An autoencoder as a generator: standardised normal codes against draws through the flow."""
     import svae
     from svae.judge import load_judge
     from svae.metrics import frechet_distance
     from svae.training import Recipe
+    from svae.training.running import lasting
 
     data = loaded(name, seed, n_test)
     features: Callable[[Any], Any] = (
@@ -110,11 +105,10 @@ def generation(name: str, seed: int, epochs: int, steps: int, n_test: int) -> di
     n_code = CODES[name]
     autoencoder = svae.bridges.Autoencoder(data.x_shape, n_code=n_code)
     fast = Recipe(learning_rate=5e-3)
-    usual, data.batch_size = data.batch_size, 64
-    svae.fit(
-        autoencoder, data, seed=seed, recipe=fast, max_epochs=epochs, enable_progress_bar=False
-    )
-    data.batch_size = usual
+    with data.batches_of(64):
+        svae.fit(
+            autoencoder, data, seed=seed, recipe=fast, max_epochs=epochs, enable_progress_bar=False
+        )
     # Codes of natural pictures are correlated: the flow starts from their principal components.
     whole = {"max_features": n_code // 2, "max_components": n_code} if name == "cifar10" else {}
     bridge = svae.ConceptBridge(svae.Frozen.autoencoder(autoencoder), **whole)
@@ -124,7 +118,7 @@ def generation(name: str, seed: int, epochs: int, steps: int, n_test: int) -> di
         seed=seed,
         recipe=fast,
         enable_progress_bar=False,
-        **_lasting(data, steps),
+        **lasting(data, steps),
     )
     generator = torch.Generator().manual_seed(seed)
     real = data.test.floats(limit=n_test)

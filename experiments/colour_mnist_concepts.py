@@ -84,16 +84,13 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     classifier = train_judge(data, epochs[0], options.seed + 100)
     say(f"the classifier to explain: validation accuracy {classifier.validation_accuracy:.4f}")
     autoencoder = svae.bridges.Autoencoder(data.x_shape, n_code=64)
-    usual, data.batch_size = data.batch_size, 64  # as long, and colours twice as exact
-    fit(autoencoder, epochs[1], recipe=Recipe(learning_rate=5e-3))
-
-    colour = colour_pairs(base, data, options.seed)
-    concepts = [svae.bridges.Classes(DIGIT), colour]
-    coding = svae.ConceptBridge(svae.Frozen.autoencoder(autoencoder, classifier), concepts)
-    # The answer of a code takes a decoder and a classifier: half a batch, so twice the weight.
-    half = svae.bridges.ConceptObjective(answer_weight=0.4, answer_share=0.5)
-    fit(coding, epochs[3], recipe=Recipe(learning_rate=3e-3), objective=half)
-    data.batch_size = usual
+    concepts = [svae.bridges.Classes(DIGIT), colour_pairs(base, data, options.seed)]
+    with data.batches_of(64):  # as long, and colours twice as exact
+        fit(autoencoder, epochs[1], recipe=Recipe(learning_rate=5e-3))
+        coding = svae.ConceptBridge(svae.Frozen.autoencoder(autoencoder, classifier), concepts)
+        # The answer of a code takes a decoder and a classifier: half a batch, twice the weight.
+        half = svae.bridges.ConceptObjective(answer_weight=0.4, answer_share=0.5)
+        fit(coding, epochs[3], recipe=Recipe(learning_rate=3e-3), objective=half)
     answering = svae.ConceptBridge(svae.Frozen(classifier, "trunk"), concepts)
     fit(answering, epochs[2])
     coding.save(out)

@@ -133,8 +133,8 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
         bridge = svae.InvarianceBridge(frozen, autoencoder)
         fit(bridge, data, options.steps, 128, options)
         rows[name] = {}
-        for factor, columns in GROUPS.items():
-            places = [svae.data.morphed.FACTORS.index(column) for column in columns]
+        for factor in GROUPS:
+            places = columns_of(factor)
             generator = torch.Generator().manual_seed(options.seed)
             share = fixed_share(bridge, x, lambda z, c=places: reader(z)[:, c], 16, generator)
             rows[name][factor] = share.value
@@ -189,22 +189,21 @@ def fit(model: Any, data: Any, steps: int, batch_size: int, options: argparse.Na
     from svae.training import Recipe
     from svae.training.running import lasting
 
-    usual, data.batch_size = data.batch_size, batch_size
-    lasts = lasting(data, steps)
-    lasts["max_epochs"] = min(lasts["max_epochs"], options.max_epochs or 10**6)
-    svae.fit(
-        model,
-        data,
-        seed=options.seed,
-        recipe=Recipe(learning_rate=5e-3),
-        accelerator={"cuda": "gpu"}.get(options.device, options.device),
-        devices=1,
-        enable_progress_bar=False,
-        compile=False,
-        **lasts,
-    )
+    with data.batches_of(batch_size):
+        lasts = lasting(data, steps)
+        lasts["max_epochs"] = min(lasts["max_epochs"], options.max_epochs or 10**6)
+        svae.fit(
+            model,
+            data,
+            seed=options.seed,
+            recipe=Recipe(learning_rate=5e-3),
+            accelerator={"cuda": "gpu"}.get(options.device, options.device),
+            devices=1,
+            enable_progress_bar=False,
+            compile=False,
+            **lasts,
+        )
     model.cpu().eval()
-    data.batch_size = usual
 
 
 def trained_reader(data: Any, options: argparse.Namespace) -> nn.Module:
@@ -229,17 +228,16 @@ def reading(reader: nn.Module, autoencoder: Any, data: Any) -> dict[str, float]:
         again = torch.cat([autoencoder.decode(autoencoder.encode(part)) for part in x.split(500)])
         for name, pictures in (("real", x), ("reconstructed", again)):
             errors = (reader(pictures) - wanted).square().mean(0) / wanted.var(0)
-            for group, columns in GROUPS.items():
-                places = [list(data_factors()).index(column) for column in columns]
-                found[f"read_{group}_{name}"] = float(1 - errors[places].mean())
+            for group in GROUPS:
+                found[f"read_{group}_{name}"] = float(1 - errors[columns_of(group)].mean())
     return found
 
 
-def data_factors() -> tuple[str, ...]:
-    """Names of the factors, in order."""
+def columns_of(group: str) -> list[int]:
+    """Where the numbers of a factor stand."""
     from svae.data.morphed import FACTORS
 
-    return FACTORS
+    return [FACTORS.index(name) for name in GROUPS[group]]
 
 
 def train(

@@ -8,28 +8,15 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-import torch
-from torch import Tensor
-
-__all__ = ["cache_folder", "digest_of", "kept", "key_of"]
+__all__ = ["cache_folder", "kept", "key_of"]
 
 logger = logging.getLogger("svae")
 Kept = TypeVar("Kept")
 
 
-def cache_folder(folder: str | Path | None) -> Path:
+def cache_folder(folder: str | os.PathLike[str] | None) -> Path:
     """The folder given, else ``$SVAE_CACHE``, else ``~/.cache/svae``."""
     return Path(folder or os.environ.get("SVAE_CACHE") or Path.home() / ".cache" / "svae")
-
-
-def digest_of(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 of names, types, shapes and values."""
-    digest = hashlib.sha256()
-    for name, value in tensors.items():
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        raw = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-        digest.update(raw.numpy().tobytes())
-    return digest.hexdigest()
 
 
 def key_of(content: Mapping[str, Any]) -> str:

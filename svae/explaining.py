@@ -22,9 +22,10 @@ from svae.bridges.fibre import InvarianceObjective
 from svae.bridges.files import restore_invariance
 from svae.bridges.frozen import Frozen
 from svae.bridges.invariance import CodeDensity, InvarianceBridge
-from svae.caching import cache_folder, digest_of, kept, key_of
+from svae.caching import cache_folder, kept, key_of
 from svae.data import ArrayData, as_data
-from svae.saving import load_weights, save_weights
+from svae.factorization import in_batches
+from svae.saving import digest_of, load_weights, save_weights
 from svae.training import Recipe, fit
 from svae.training.running import lasting
 
@@ -154,8 +155,7 @@ def fit_bridge(
     def make() -> InvarianceBridge:
         with seeded(seed):
             bridge = InvarianceBridge(frozen, coder)
-        weight = settings.fibre_weight if frozen.differentiable else 0.0
-        objective = InvarianceObjective(settings.noise, weight)
+        objective = InvarianceObjective(settings.noise, settings.fibre_weight)
         fit_flow(bridge, data, settings, seed, trainer, objective)
         return bridge
 
@@ -244,19 +244,21 @@ def check_scaling(frozen: Frozen, data: ArrayData) -> None:
     examples = data.validation if len(data.validation) else data.train
     labels = examples.marked[:_CHECKED]
     x, known = examples.floats(limit=_CHECKED), labels >= 0
-    with torch.no_grad():
-        logits = frozen.predict(x)
-        if not bool(known.any()) or logits.shape[1] != data.n_classes:
-            return
+    # Rows have no range that a network could expect another of.
+    if not data.bounded or not bool(known.any()):
+        return
 
-        def right(values: Tensor) -> float:
-            answers = torch.cat([frozen.predict(part).argmax(1) for part in values.split(200)])
-            return float((answers == labels)[known].float().mean())
+    def right(logits: Tensor) -> float:
+        return float((logits.argmax(1) == labels)[known].float().mean())
 
-        found = right(x)
-        if not data.bounded:  # rows have no range that a network could expect another of
-            return
-        others = {"255 x": right(255 * x), "2 x - 1": right(2 * x - 1), "1 - x": right(1 - x)}
+    logits = in_batches(frozen.predict, x)
+    if logits.shape[1] != data.n_classes:
+        return
+    found = right(logits)
+    if found >= max(0.5, 1.5 / data.n_classes):
+        return
+    scaled = {"255 x": 255 * x, "2 x - 1": 2 * x - 1, "1 - x": 1 - x}
+    others = {name: right(in_batches(frozen.predict, other)) for name, other in scaled.items()}
     best = max(others, key=lambda name: others[name])
     if found < 0.5 and others[best] > 1.5 * found + 0.1:
         hint = f"; for {best} it would be {others[best]:.0%}"
@@ -381,9 +383,8 @@ def _fit(
     trainer: dict[str, Any],
     objective: nn.Module | None = None,
 ) -> None:
-    usual, data.batch_size = data.batch_size, min(batch_size, len(data.train))
     started = time.perf_counter()
-    try:
+    with data.batches_of(min(batch_size, len(data.train))):
         fit(
             model,
             data,
@@ -392,8 +393,6 @@ def _fit(
             recipe=Recipe(learning_rate=5e-3),
             **{**lasting(data, steps), **trainer},
         )
-    finally:
-        data.batch_size = usual
     kind = type(model).__name__
     logger.info("%s: %d steps in %.0f s", kind, steps, time.perf_counter() - started)
 

@@ -20,6 +20,7 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from svae.caching import cache_folder
 from svae.labels import read_labels
 from svae.saving import Described
 
@@ -264,7 +265,7 @@ def load_judge(data: LabelledData, cache: str | os.PathLike[str] | None = None) 
     shape = tuple(data.x_shape)
     if data.name.lower() == "mnist" and shape == (1, 28, 28):
         return _shipped("mnist", shape, data.n_classes)
-    folder = Path(cache or os.environ.get("SVAE_CACHE") or Path.home() / ".cache" / "svae")
+    folder = cache_folder(cache)
     path = folder / f"judge-{_fingerprint(data)}.safetensors"
     if path.exists():
         try:

@@ -30,7 +30,8 @@ class InvarianceObjective(Described, nn.Module):
 
     Args:
         noise: :math:`\sigma`, in standard deviations of a code dim.
-        fibre_weight: :math:`\lambda`; 0 is the original method.
+        fibre_weight: :math:`\lambda`; 0 is the original method, and all that there is for a
+            network that gives no gradients.
         fibre_share: Share of a batch that the second term is computed for, which costs a pass
             through decoder and network.
 
@@ -60,7 +61,7 @@ class InvarianceObjective(Described, nn.Module):
         nll = -bridge.log_prob(noisy, representation).mean()
         found = {"nll": nll.detach()}
         loss = nll
-        if self.fibre_weight:
+        if self.fibre_weight and bridge.frozen.differentiable:
             n = max(1, round(self.fibre_share * len(code)))
             wanted, v = representation[:n], torch.randn_like(code[:n])
             drawn = bridge.decode(Latent(wanted, v))

@@ -1,7 +1,6 @@
 """A network that somebody else trained, opened at one of its layers and never changed."""
 
 import copy
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
@@ -10,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from svae.saving import Described
+from svae.saving import Described, digest_of
 
 __all__ = ["BlackBox", "CodeClassifier", "Frozen"]
 
@@ -214,36 +213,18 @@ class Frozen(Described, nn.Module):
             other.tokens = self.tokens
         return other
 
-    @torch.no_grad()
     def outputs(self, x: Float[Tensor, "batch *event"]) -> dict[str, Tensor]:
         """What every layer that runs once gives for ``x``, in the order in which they finish.
 
         Layers that give no tensor with a row for every input are left out.
         """
-        found: dict[str, Any] = {}
-        counts: dict[str, int] = {}
-
-        def keep(name: str) -> Callable[..., None]:
-            def hook(module: nn.Module, arguments: Any, output: Any) -> None:
-                counts[name] = counts.get(name, 0) + 1
-                found[name] = output
-
-            return hook
-
-        named = [(name, module) for name, module in self.model.named_modules() if name]
-        handles = [module.register_forward_hook(keep(name)) for name, module in named]
-        try:
-            self._run(x)
-        finally:
-            for handle in handles:
-                handle.remove()
         return {
-            name: value
-            for name, value in found.items()
-            if counts[name] == 1
-            and isinstance(value, Tensor)
-            and value.dim() > 1
-            and len(value) == len(x)
+            name: outputs[0]
+            for name, outputs in _observed(self.model, lambda: self._run(x)).items()
+            if len(outputs) == 1
+            and isinstance(outputs[0], Tensor)
+            and outputs[0].dim() > 1
+            and len(outputs[0]) == len(x)
         }
 
     @property
@@ -277,13 +258,8 @@ class Frozen(Described, nn.Module):
     @property
     def fingerprint(self) -> str:
         """SHA-256 of all parameters and buffers, which never changes."""
-        digest = hashlib.sha256()
-        for name, value in self.model.state_dict().items():
-            if isinstance(value, Tensor):
-                digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-                raw = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-                digest.update(raw.numpy().tobytes())
-        return digest.hexdigest()
+        state = self.model.state_dict().items()
+        return digest_of({name: value for name, value in state if isinstance(value, Tensor)})
 
     def layers(self, x: Tensor | None = None) -> dict[str, tuple[str, tuple[int, ...] | None]]:
         """Every layer's name → its kind, and the shape that it gives for one example.
@@ -494,17 +470,13 @@ def _layer_name(model: nn.Module, layer: str | nn.Module) -> str:
     )
 
 
-def _layers(model: nn.Module, x: Tensor | None) -> dict[str, tuple[str, tuple[int, ...] | None]]:
-    found: dict[str, tuple[str, tuple[int, ...] | None]] = {
-        name: (type(module).__name__, None) for name, module in model.named_modules() if name
-    }
-    if x is None:
-        return found
+def _observed(model: nn.Module, run: Callable[[], object]) -> dict[str, list[Any]]:
+    """What every layer gives in a run, each time that it is called, in the order of finishing."""
+    found: dict[str, list[Any]] = {}
 
     def keep(name: str) -> Callable[..., None]:
         def hook(module: nn.Module, arguments: Any, output: Any) -> None:
-            shape = tuple(output.shape[1:]) if isinstance(output, Tensor) else None
-            found[name] = type(module).__name__, shape
+            found.setdefault(name, []).append(output)
 
         return hook
 
@@ -513,11 +485,22 @@ def _layers(model: nn.Module, x: Tensor | None) -> dict[str, tuple[str, tuple[in
     ]
     try:
         with torch.no_grad():
-            model(x)
+            run()
     finally:
         for handle in handles:
             handle.remove()
     return found
+
+
+def _layers(model: nn.Module, x: Tensor | None) -> dict[str, tuple[str, tuple[int, ...] | None]]:
+    found = {} if x is None else _observed(model, lambda: model(x))
+
+    def shape(name: str) -> tuple[int, ...] | None:
+        output = found.get(name, [None])[-1]
+        return tuple(output.shape[1:]) if isinstance(output, Tensor) else None
+
+    named = [(name, module) for name, module in model.named_modules() if name]
+    return {name: (type(module).__name__, shape(name)) for name, module in named}
 
 
 def _listing(model: nn.Module, x: Tensor | None) -> str:

@@ -1,6 +1,7 @@
 """The data module that everything trains and measures on."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 import torch.distributed
@@ -104,6 +105,15 @@ class ArrayData(LightningDataModule):
             setattr(self, name, ArraySet(x, part.y, part.factors))
         self.binarise = True
         self._moved.clear()
+
+    @contextmanager
+    def batches_of(self, size: int) -> Iterator[None]:
+        """Batches of that many examples, for as long as the context lasts."""
+        usual, self.batch_size = self.batch_size, size
+        try:
+            yield
+        finally:
+            self.batch_size = usual
 
     def keep_labels(self, n: int) -> None:
         """Forgets all training labels but ``n``, stratified by class, and those of validation.
