@@ -75,7 +75,31 @@ class ImageDecoder(Described, nn.Module):
         return self.logits(representation).sigmoid()
 
 
-class Reconstruction(nn.Module):
+class Redrawing(nn.Module):
+    """A network that draws its input again, as pixels unless it says otherwise."""
+
+    def redrawn(self, x: Float[Tensor, "batch *event"]) -> Float[Tensor, "batch *event"]:
+        """The unbounded parameter of each value."""
+        raise NotImplementedError
+
+    def shown(self, logits: Float[Tensor, "batch *event"]) -> Float[Tensor, "batch *event"]:
+        """Pixels in [0, 1]."""
+        return logits.sigmoid()
+
+    def difference(
+        self, logits: Float[Tensor, "batch *event"], x: Float[Tensor, "batch *event"]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Cross-entropy of the pixels, in nats per pixel, and the mean absolute error."""
+        loss = functional.binary_cross_entropy_with_logits(logits, x)
+        error = (self.shown(logits) - x).abs().mean()
+        return loss, {"loss": loss, "absolute_error": error.detach()}
+
+    def loss(self, x: Float[Tensor, "batch *event"]) -> tuple[Tensor, dict[str, Tensor]]:
+        """How far what is drawn is from ``x``, and the mean absolute error."""
+        return self.difference(self.redrawn(x), x)
+
+
+class Reconstruction(Redrawing):
     r"""What is trained to show a frozen representation: :math:`D(\Phi(x)) \approx x`.
 
     Fit it with :func:`svae.fit`, then hand its ``decoder`` to a bridge. The loss is the mean over
@@ -110,28 +134,14 @@ class Reconstruction(nn.Module):
         parts = [self.frozen.representation(part) for part in train.floats(_N_START).split(500)]
         self.decoder.standardise(torch.cat(parts))
 
-    def loss(self, x: Float[Tensor, "batch *event"]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Cross-entropy of the pixels, in nats per pixel, and the mean absolute error."""
-        return _pixel_loss(self.redrawn(x), x)
-
     def redrawn(self, x: Float[Tensor, "batch *event"]) -> Float[Tensor, "batch *event"]:
         """The unbounded parameter of each pixel, decoded from the representation of ``x``."""
         with torch.no_grad():
             representation = self.frozen.representation(x)
         return self.decoder.logits(representation)
 
-    def shown(self, logits: Float[Tensor, "batch *event"]) -> Float[Tensor, "batch *event"]:
-        """Pixels in [0, 1]."""
-        return logits.sigmoid()
 
-    def difference(
-        self, logits: Float[Tensor, "batch *event"], x: Float[Tensor, "batch *event"]
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Cross-entropy of the pixels, in nats per pixel, and the mean absolute error."""
-        return _pixel_loss(logits, x)
-
-
-class CodeNetwork(nn.Module):
+class CodeNetwork(Redrawing):
     """What autoencoders of pictures and of rows have in common: a standardised code with noise."""
 
     x_shape: tuple[int, ...]
@@ -165,10 +175,6 @@ class CodeNetwork(nn.Module):
         """The unbounded parameter of each value."""
         raise NotImplementedError
 
-    def shown(self, logits: Float[Tensor, "batch *event"]) -> Float[Tensor, "batch *event"]:
-        """Values of unbounded parameters."""
-        raise NotImplementedError
-
     @torch.no_grad()
     def settle(self, train: Any) -> None:
         """Takes mean and variance of the code from some of the training examples.
@@ -195,16 +201,6 @@ class CodeNetwork(nn.Module):
         if self.training:
             code = code + self.noise * torch.randn_like(code)
         return self.logits(code)
-
-    def loss(self, x: Float[Tensor, "batch *event"]) -> tuple[Tensor, dict[str, Tensor]]:
-        """How far reconstructions are from ``x``, and the mean absolute error."""
-        return self.difference(self.redrawn(x), x)
-
-    def difference(
-        self, logits: Float[Tensor, "batch *event"], x: Float[Tensor, "batch *event"]
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss of unbounded parameters, and the mean absolute error."""
-        raise NotImplementedError
 
 
 class Autoencoder(Described, CodeNetwork):
@@ -268,16 +264,6 @@ class Autoencoder(Described, CodeNetwork):
         """Starts the pixels at their mean over some of the training examples."""
         mean = train.floats(_N_START).flatten(1).mean(0) * (1 + math.exp(-_BRIGHT))
         self.linear_decoder.bias.copy_(mean.clamp(0.003, 0.997).logit())
-
-    def shown(self, logits: Float[Tensor, "batch *event"]) -> Float[Tensor, "batch *event"]:
-        """Pixels in [0, 1]."""
-        return logits.sigmoid()
-
-    def difference(
-        self, logits: Float[Tensor, "batch *event"], x: Float[Tensor, "batch *event"]
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Cross-entropy of the pixels, in nats per pixel, and the mean absolute error."""
-        return _pixel_loss(logits, x)
 
 
 class TableAutoencoder(Described, CodeNetwork):
@@ -390,9 +376,3 @@ class Perceptual(nn.Module):
         difference = ((seen - wanted).square() / self.variance).mean()
         loss = values + self.weight * difference
         return loss, {**found, "perceptual": difference.detach(), "loss": loss.detach()}
-
-
-def _pixel_loss(logits: Tensor, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-    loss = functional.binary_cross_entropy_with_logits(logits, x)
-    error = (logits.sigmoid() - x).abs().mean()
-    return loss, {"loss": loss, "absolute_error": error.detach()}
