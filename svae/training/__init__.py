@@ -6,7 +6,7 @@ codes by maximum likelihood. With ``Recipe(joint=True)`` the flow is learned fro
 the second phase only improves it.
 """
 
-from svae.training.fitting import fit, training_of
+from svae.training.fitting import Task, fit, task_of, training_of
 from svae.training.recipe import Recipe, one_cycle
 from svae.training.running import PlainProgress, quiet, run, trainer_settings
 from svae.training.supervised import CollapsedBlock, FlowNotFitted, SVAEModule, flow_loss
@@ -19,11 +19,13 @@ __all__ = [
     "PlainProgress",
     "Recipe",
     "SVAEModule",
+    "Task",
     "fit",
     "flow_loss",
     "one_cycle",
     "quiet",
     "run",
+    "task_of",
     "trainer_settings",
     "training_of",
 ]

@@ -3,7 +3,7 @@
 from functools import singledispatch
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import pytorch_lightning as pl
 from torch import nn
@@ -13,6 +13,7 @@ from svae.bridges.concepts import ConceptBridge
 from svae.bridges.fibre import InvarianceObjective
 from svae.bridges.invariance import CodeDensity, InvarianceBridge
 from svae.bridges.objective import ConceptObjective
+from svae.compilation import Loss
 from svae.data import ArrayData, as_data
 from svae.elbo import SupervisedELBO
 from svae.models import SVAE
@@ -20,6 +21,7 @@ from svae.saving import writable
 from svae.training.bridging import (
     BridgeModule,
     CodeInputs,
+    Inputs,
     PixelInputs,
     RepresentationInputs,
     coded,
@@ -29,7 +31,7 @@ from svae.training.recipe import Recipe
 from svae.training.running import quiet, run, trainer_settings
 from svae.training.supervised import SVAEModule
 
-__all__ = ["fit", "training_of"]
+__all__ = ["Task", "fit", "task_of", "training_of"]
 
 N_STANDARDISE = 10_000  # examples that say how the units of a representation are scaled
 
@@ -45,12 +47,12 @@ def training_of(
 ) -> tuple[pl.LightningModule, ArrayData]:
     """The training of one family of models, and the data as it takes them.
 
-    Another family registers its own.
+    A family that is trained in one phase by one loss registers with :func:`task_of` instead.
     """
-    raise TypeError(
-        f"cannot fit {type(model).__name__}: expected an svae.SVAE, a svae.ConceptBridge, or a "
-        "svae.bridges.Autoencoder or Reconstruction"
-    )
+    task = task_of(model, data, objective, seed)
+    assert isinstance(model, nn.Module)
+    module = BridgeModule(model, task.loss, task.inputs, task.objective, recipe, seed, compile)
+    return module, task.data
 
 
 @training_of.register
@@ -65,73 +67,79 @@ def _(
     return SVAEModule(model, objective, recipe, seed, compile), data
 
 
-@training_of.register(CodeNetwork)
-@training_of.register(Reconstruction)
-@training_of.register(Perceptual)
+class Task(NamedTuple):
+    """What one loss is computed from, step by step.
+
+    Attributes:
+        loss: From the tensors of a step to the loss and its named values.
+        inputs: From a batch to those tensors.
+        data: The data as the model takes them.
+        objective: What ``loss`` reads beside the model, if anything.
+    """
+
+    loss: Loss
+    inputs: Inputs
+    data: ArrayData
+    objective: nn.Module | None = None
+
+
+@singledispatch
+def task_of(model: object, data: ArrayData, objective: nn.Module | None, seed: int) -> Task:
+    """What a model is trained by, built from the data where it has to be.
+
+    Another family registers its own.
+    """
+    raise TypeError(
+        f"cannot fit {type(model).__name__}: expected an svae.SVAE, a svae.ConceptBridge, or a "
+        "svae.bridges.Autoencoder or Reconstruction"
+    )
+
+
+@task_of.register(CodeNetwork)
+@task_of.register(Reconstruction)
+@task_of.register(Perceptual)
 def _(
-    model: CodeNetwork | Reconstruction | Perceptual,
-    data: ArrayData,
-    objective: None,
-    recipe: Recipe | None,
-    seed: int,
-    compile: Literal["auto"] | bool = "auto",
-) -> tuple[pl.LightningModule, ArrayData]:
+    model: CodeNetwork | Reconstruction | Perceptual, data: ArrayData, objective: None, seed: int
+) -> Task:
     if model.x_shape != data.x_shape:
         raise ValueError(
             f"the network is built for x of shape {model.x_shape}, the data have {data.x_shape}. "
             "Build it with the data's shape."
         )
     model.start(data.train)
-    return BridgeModule(model, model.loss, PixelInputs(), None, recipe, seed, compile), data
+    return Task(model.loss, PixelInputs(), data)
 
 
-@training_of.register
+@task_of.register
 def _(
-    model: ConceptBridge,
-    data: ArrayData,
-    objective: ConceptObjective | None,
-    recipe: Recipe | None,
-    seed: int,
-    compile: Literal["auto"] | bool = "auto",
-) -> tuple[pl.LightningModule, ArrayData]:
+    model: ConceptBridge, data: ArrayData, objective: ConceptObjective | None, seed: int
+) -> Task:
     seen, prepared = represented(model, data, seed)
     objective = objective or ConceptObjective()
     inputs = RepresentationInputs(prepared.banks)
-    loss = inputs.loss(model, objective)
-    return BridgeModule(model, loss, inputs, objective, recipe, seed, compile), seen
+    return Task(inputs.loss(model, objective), inputs, seen, objective)
 
 
-@training_of.register
+@task_of.register
 def _(
-    model: InvarianceBridge,
-    data: ArrayData,
-    objective: InvarianceObjective | None,
-    recipe: Recipe | None,
-    seed: int,
-    compile: Literal["auto"] | bool = "auto",
-) -> tuple[pl.LightningModule, ArrayData]:
+    model: InvarianceBridge, data: ArrayData, objective: InvarianceObjective | None, seed: int
+) -> Task:
     objective = objective or InvarianceObjective()
     seen = coded(model, data, seed, model.frozen)
     some = seen.train.factors
     assert some is not None
     model.standardise(some[:N_STANDARDISE].unflatten(1, model.shape))
     inputs = CodeInputs()
-    loss = inputs.loss(model, objective)
-    return BridgeModule(model, loss, inputs, objective, recipe, seed, compile), seen
+    return Task(inputs.loss(model, objective), inputs, seen, objective)
 
 
-@training_of.register
+@task_of.register
 def _(
-    model: CodeDensity,
-    data: ArrayData,
-    objective: InvarianceObjective | None,
-    recipe: Recipe | None,
-    seed: int,
-    compile: Literal["auto"] | bool = "auto",
-) -> tuple[pl.LightningModule, ArrayData]:
+    model: CodeDensity, data: ArrayData, objective: InvarianceObjective | None, seed: int
+) -> Task:
     inputs = CodeInputs()
     loss = inputs.density_loss(model, (objective or InvarianceObjective()).noise)
-    return BridgeModule(model, loss, inputs, None, recipe, seed, compile), coded(model, data, seed)
+    return Task(loss, inputs, coded(model, data, seed))
 
 
 def fit(
