@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         priors,
         profiling,
         schedules,
+        shifts,
         sketches,
     )
     from svae.bridges import ConceptBridge, Frozen, InvarianceBridge
@@ -81,6 +82,7 @@ _MODULES = (
     "priors",
     "profiling",
     "schedules",
+    "shifts",
     "sketches",
 )
 
@@ -121,6 +123,7 @@ __all__ = [
     "reconstruct",
     "resample_nuisance",
     "schedules",
+    "shifts",
     "sketches",
     "swap_nuisance",
 ]

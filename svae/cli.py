@@ -104,6 +104,7 @@ def _explain(arguments: list[str]) -> int:
     add("--code", type=int, default=64, help="code dims of the autoencoder")
     add("--autoencoder-steps", type=int, default=4000, help="of its training")
     add("--steps", type=int, default=1500, help="of each layer's flow")
+    add("--adversarial", type=float, default=0.0, help="weight of a critic of reconstructions")
     add("--seed", type=int, default=0)
     add("--cache", help="folder of what was fitted before; else $SVAE_CACHE, else ~/.cache/svae")
     parsed = options.parse_args(arguments)

@@ -17,7 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from svae.bridges.autoencoder import Autoencoder, Perceptual, TableAutoencoder
+from svae.bridges.adversarial import Adversarial
+from svae.bridges.autoencoder import Autoencoder, Perceptual, Redrawing, TableAutoencoder
 from svae.bridges.fibre import InvarianceObjective
 from svae.bridges.files import restore_invariance
 from svae.bridges.frozen import Frozen
@@ -61,6 +62,8 @@ class ExplainSettings:
         autoencoder_steps: Steps of its training.
         bridge_steps: Steps of the flow of each layer.
         perceptual_weight: Of what the network sees in a reconstruction, against its pixels.
+        adversarial_weight: Of a critic that the reconstructions of pictures must fool; 0 trains
+            without one.
         noise: On codes, in standard deviations: one for all layers, so that they compare.
         fibre_weight: Of the distance between what a layer sees in a draw and what it should.
         batch_size: Of the autoencoder; flows take twice as many.
@@ -73,13 +76,15 @@ class ExplainSettings:
     autoencoder_steps: int = 4000
     bridge_steps: int = 1500
     perceptual_weight: float = 0.1
+    adversarial_weight: float = 0.0
     noise: float = 0.05
     fibre_weight: float = 1.0
     batch_size: int = 64
 
     def __post_init__(self) -> None:
         whole = (self.n_code, self.autoencoder_steps, self.bridge_steps, self.batch_size)
-        if min(whole) < 1 or min(self.perceptual_weight, self.noise, self.fibre_weight) < 0:
+        weights = (self.perceptual_weight, self.adversarial_weight, self.noise, self.fibre_weight)
+        if min(whole) < 1 or min(weights) < 0:
             raise ValueError(f"numbers of dims and steps start at 1, weights at 0, got {self}")
 
 
@@ -204,10 +209,7 @@ def fit_autoencoder(
         return autoencoder.eval()
 
     def make() -> Autoencoder | TableAutoencoder:
-        trained: nn.Module = autoencoder
-        if settings.perceptual_weight and frozen.differentiable:
-            seen = frozen.at(_perceptual_layer(frozen))
-            trained = Perceptual(autoencoder, seen, settings.perceptual_weight)
+        trained = _with_losses(autoencoder, frozen, settings)
         _fit(trained, data, settings.autoencoder_steps, settings.batch_size, seed, trainer)
         return autoencoder.eval()
 
@@ -220,6 +222,19 @@ def new_autoencoder(data: ArrayData, settings: ExplainSettings) -> Autoencoder |
         return Autoencoder(data.x_shape, settings.n_code)
     n_values = int(torch.Size(data.x_shape).numel())
     return TableAutoencoder(data.x_shape, min(settings.n_code, n_values))
+
+
+def _with_losses(
+    autoencoder: Autoencoder | TableAutoencoder, frozen: Frozen, settings: ExplainSettings
+) -> Redrawing:
+    """The autoencoder within the further losses that the settings ask for."""
+    trained: Redrawing = autoencoder
+    if settings.perceptual_weight and frozen.differentiable:
+        seen = frozen.at(_perceptual_layer(frozen))
+        trained = Perceptual(trained, seen, settings.perceptual_weight)
+    if settings.adversarial_weight and len(autoencoder.x_shape) == 3:
+        trained = Adversarial(trained, settings.adversarial_weight)
+    return trained
 
 
 def open_for(frozen: Frozen, data: ArrayData) -> None:
@@ -330,12 +345,9 @@ def estimated_seconds(
     with seeded(0):
         autoencoder = new_autoencoder(data, settings)
         x = data.train.floats(limit=settings.batch_size)
-        seen = frozen.differentiable and settings.perceptual_weight > 0
-        trained: nn.Module = autoencoder
-        if seen:
-            trained = Perceptual(autoencoder, frozen.at(_perceptual_layer(frozen)))
+        trained = _with_losses(autoencoder, frozen, settings)
         encode = _timed(lambda: autoencoder.encode(x).sum().backward())
-        step = _timed(lambda: trained.loss(x)[0].backward())  # pyright: ignore
+        step = _timed(lambda: trained.loss(x)[0].backward())
         with torch.no_grad():
             predict = _timed(lambda: frozen.predict(x))
     # A flow decodes as many images as a batch of the autoencoder has, and backwards too.

@@ -85,6 +85,7 @@ def names(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Any]:
 )
 @pytest.mark.filterwarnings("ignore::svae.explaining.InputScaling")  # untrained networks
 @pytest.mark.filterwarnings("ignore::svae.training.CollapsedBlock")
+@pytest.mark.filterwarnings("ignore::svae.bridges.UnitsDropped")  # of eight by eight digits
 def test_the_python_of_a_page_runs(
     page: str, names: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -296,7 +296,8 @@ def test_a_classifier_is_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert found["reconstructed"] > 0.7
     assert found["head.variance_explained"] > 2 * found["trunk.3.variance_explained"]
     assert found["head.information"] < found["trunk.3.information"]
-    for name in ("profile", "invariances", "swaps"):
+    assert found["head.fixes_slant"] < found["trunk.3.fixes_slant"]
+    for name in ("profile", "concepts", "invariances", "attacks", "swaps", "edits"):
         assert (tmp_path / "out" / f"{name}.png").stat().st_size > 5000
     bridge = svae.load(tmp_path / "out")
     x = torch.rand(2, 1, 8, 8)

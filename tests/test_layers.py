@@ -59,6 +59,7 @@ TRAINS_OR_IS_A_FAMILY = {
 }
 RESTRICTED = {
     "attacks",
+    "shifts",
     "flows",
     "metrics",
     "plots",
@@ -70,9 +71,9 @@ RESTRICTED = {
     "latent",
 }
 
-# Outside the chains: `attacks`, `data` and `sketches` are restricted above, `judge` trains,
-# `__main__` only calls the CLI.
-FREE = {"attacks", "data", "sketches", "judge", "__main__"}
+# Outside the chains: `attacks`, `data`, `shifts` and `sketches` are restricted above, `judge`
+# trains, `__main__` only calls the CLI.
+FREE = {"attacks", "data", "shifts", "sketches", "judge", "__main__"}
 
 HEAVY = {
     "captum",

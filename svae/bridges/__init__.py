@@ -1,5 +1,6 @@
 """Bridges: invertible networks between a frozen model's representation and readable parts."""
 
+from svae.bridges.adversarial import Adversarial
 from svae.bridges.allotting import Score, allot, score
 from svae.bridges.autoencoder import (
     Autoencoder,
@@ -18,6 +19,7 @@ from svae.bridges.naming import Attribute, Classes, Concept, Evidence, Pairs, Sk
 from svae.bridges.objective import ConceptObjective
 
 __all__ = [
+    "Adversarial",
     "Attribute",
     "Autoencoder",
     "BlackBox",

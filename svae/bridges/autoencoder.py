@@ -76,7 +76,22 @@ class ImageDecoder(Described, nn.Module):
 
 
 class Redrawing(nn.Module):
-    """A network that draws its input again, as pixels unless it says otherwise."""
+    """What is trained to draw its input again, as pixels unless it says otherwise.
+
+    Attributes:
+        x_shape: Shape of one input.
+        losses_compare: Whether the epoch of the lowest validation loss is the best one; else the
+            last is kept.
+    """
+
+    x_shape: tuple[int, ...]
+    losses_compare = True
+
+    def start(self, train: Any) -> None:
+        """Takes what is needed of training examples before the first step; by default nothing."""
+
+    def settle(self, train: Any) -> None:
+        """Takes what is needed of training examples before a look at it; by default nothing."""
 
     def redrawn(self, x: Float[Tensor, "batch *event"]) -> Float[Tensor, "batch *event"]:
         """The unbounded parameter of each value."""
@@ -120,13 +135,8 @@ class Reconstruction(Redrawing):
             frozen.representation(torch.zeros(1, *shape))
         representation_shape = frozen.shape
         assert frozen.x_shape is not None
-        self.frozen = frozen
+        self.frozen, self.x_shape = frozen, frozen.x_shape
         self.decoder = ImageDecoder(frozen.x_shape, representation_shape, width)
-
-    @property
-    def x_shape(self) -> tuple[int, ...] | None:
-        """Shape of one input."""
-        return self.frozen.x_shape
 
     @torch.no_grad()
     def start(self, train: Any) -> None:
@@ -144,7 +154,6 @@ class Reconstruction(Redrawing):
 class CodeNetwork(Redrawing):
     """What autoencoders of pictures and of rows have in common: a standardised code with noise."""
 
-    x_shape: tuple[int, ...]
     noise: float
     encoder: nn.Module
     norm: nn.BatchNorm1d
@@ -163,9 +172,6 @@ class CodeNetwork(Redrawing):
     def decode(self, code: Float[Tensor, "batch n_code"]) -> Float[Tensor, "batch *event"]:
         """The input of each code, in the range of the data."""
         return self.shown(self.logits(code))
-
-    def start(self, train: Any) -> None:
-        """Takes what is needed of training examples before the first step; by default nothing."""
 
     def raw_code(self, x: Float[Tensor, "batch *event"]) -> Float[Tensor, "batch n_code"]:
         """The code before it is standardised."""
@@ -314,7 +320,7 @@ class TableAutoencoder(Described, CodeNetwork):
         return loss, {"loss": loss.detach(), "absolute_error": error.detach()}
 
 
-class Perceptual(nn.Module):
+class Perceptual(Redrawing):
     r"""Trains a decoder by what a frozen network sees in its pictures, beside their pixels.
 
     .. math:: L = L_\mathrm{pixels} + w \, \frac{1}{C} \sum_c
@@ -336,20 +342,14 @@ class Perceptual(nn.Module):
         ValueError: If the weight is negative.
     """
 
-    def __init__(
-        self, network: CodeNetwork | Reconstruction, frozen: Frozen, weight: float = 0.1
-    ) -> None:
+    def __init__(self, network: Redrawing, frozen: Frozen, weight: float = 0.1) -> None:
         super().__init__()
         if weight < 0:
             raise ValueError(f"weight must be at least 0, got {weight}")
         self.network, self.frozen, self.weight = network, frozen, weight
+        self.x_shape = network.x_shape
         self.variance: Tensor
         self.register_buffer("variance", torch.ones(1))
-
-    @property
-    def x_shape(self) -> tuple[int, ...] | None:
-        """Shape of one input."""
-        return self.network.x_shape
 
     @torch.no_grad()
     def start(self, train: Any) -> None:
@@ -363,16 +363,24 @@ class Perceptual(nn.Module):
 
     def settle(self, train: Any) -> None:
         """What the network itself takes from training examples before it is looked at."""
-        if (settle := getattr(self.network, "settle", None)) is not None:
-            settle(train)
+        self.network.settle(train)
 
-    def loss(self, x: Float[Tensor, "batch *event"]) -> tuple[Tensor, dict[str, Tensor]]:
+    def redrawn(self, x: Float[Tensor, "batch *event"]) -> Float[Tensor, "batch *event"]:
+        """The unbounded parameter of each value, as the network draws it."""
+        return self.network.redrawn(x)
+
+    def shown(self, logits: Float[Tensor, "batch *event"]) -> Float[Tensor, "batch *event"]:
+        """The values that the network shows for its parameters."""
+        return self.network.shown(logits)
+
+    def difference(
+        self, logits: Float[Tensor, "batch *event"], x: Float[Tensor, "batch *event"]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Both terms; the first in nats per pixel, the second in shares of a variance."""
-        logits = self.network.redrawn(x)
         values, found = self.network.difference(logits, x)
         with torch.no_grad():
             wanted = self.frozen.representation(x)
-        seen = self.frozen.representation(self.network.shown(logits))
+        seen = self.frozen.representation(self.shown(logits))
         difference = ((seen - wanted).square() / self.variance).mean()
         loss = values + self.weight * difference
         return loss, {**found, "perceptual": difference.detach(), "loss": loss.detach()}

@@ -14,7 +14,7 @@ from svae.flows import ConditionalFlow
 from svae.latent import Latent
 from svae.nets import MapEncoder, MLPEncoder
 
-__all__ = ["CodeDensity", "InvarianceBridge"]
+__all__ = ["CodeDensity", "FibreDecoder", "InvarianceBridge"]
 
 _MAX_LOG_SCALE = 1.0  # of one coupling; more makes a likelihood of few codes run away
 
@@ -186,6 +186,20 @@ class InvarianceBridge(nn.Module):
             raise ValueError(f"n, the number of draws, must be at least 1, got {n}")
         return self.flow.sample(n, self.standardised(representation), generator)
 
+    def decoder(self, v: Float[Tensor, " D"] | None = None) -> "FibreDecoder":
+        """From representations to inputs, all with one v: the ``decoder`` of a concept bridge.
+
+        Edits of the representation can then be looked at, whatever the network:
+        ``svae.ConceptBridge(bridge.frozen, svae.bridges.Classes(), decoder=bridge.decoder())``.
+
+        Args:
+            v: The invariances that all inputs share; None takes zeros, where v is likeliest.
+
+        Raises:
+            ValueError: If ``v`` has another length than the code.
+        """
+        return FibreDecoder(self, v)
+
     def fibre_loss(
         self, x: Float[Tensor, "batch *event"], representation: Float[Tensor, "batch *shape"]
     ) -> Float[Tensor, " batch"]:
@@ -256,6 +270,35 @@ class InvarianceBridge(nn.Module):
         from svae.bridges.files import save_invariance  # which builds bridges too
 
         save_invariance(self, folder)
+
+
+class FibreDecoder(nn.Module):
+    r"""From representations to inputs, :math:`r \mapsto D(t^{-1}(v \mid r))`, all with one v.
+
+    Args:
+        bridge: A fitted bridge of the layer.
+        v: The invariances that all inputs share; None takes zeros, where v is likeliest.
+
+    Raises:
+        ValueError: If ``v`` has another length than the code.
+    """
+
+    def __init__(self, bridge: InvarianceBridge, v: Float[Tensor, " D"] | None = None) -> None:
+        super().__init__()
+        if v is None:
+            v = torch.zeros(bridge.n_code)
+        if v.shape != (bridge.n_code,):
+            raise ValueError(
+                f"v must have shape ({bridge.n_code},), one number for each dim of the code, got "
+                f"{tuple(v.shape)}"
+            )
+        self.bridge = bridge
+        self.v: Tensor
+        self.register_buffer("v", v)
+
+    def forward(self, representation: Float[Tensor, "batch *shape"]) -> Float[Tensor, "batch ..."]:
+        v = self.v.to(representation).expand(len(representation), -1)
+        return self.bridge.decode(Latent(representation, v))
 
 
 class CodeDensity(nn.Module):

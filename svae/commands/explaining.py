@@ -48,6 +48,7 @@ def explain_command(options: Namespace) -> dict[str, Any]:
         n_code=options.code,
         autoencoder_steps=options.autoencoder_steps,
         bridge_steps=options.steps,
+        adversarial_weight=options.adversarial,
     )
     seconds = estimated_seconds(frozen, data, settings, len(layers))
     logger.info(

@@ -22,7 +22,7 @@ from svae.plots.grids import (
     reconstructions,
     swap_grid,
 )
-from svae.plots.layers import layer_invariances, perturbed, profile
+from svae.plots.layers import layer_invariances, layer_shares, perturbed, profile
 from svae.plots.saving import save
 from svae.plots.traversals import traversals  # the function, which hides the module of its name
 
@@ -35,6 +35,7 @@ __all__ = [
     "image_grid",
     "interpolations",
     "layer_invariances",
+    "layer_shares",
     "linearisation",
     "nuisance_grid",
     "perturbed",

@@ -13,11 +13,13 @@ from svae.plots.canvas import Sheet, pixels
 from svae.plots.grids import BATCH
 
 if TYPE_CHECKING:
+    import matplotlib.axes
     import matplotlib.figure
 
+    from svae.metrics import Estimate
     from svae.profiling import LayerProfile
 
-__all__ = ["layer_invariances", "perturbed", "profile"]
+__all__ = ["layer_invariances", "layer_shares", "perturbed", "profile"]
 
 
 @torch.no_grad()
@@ -144,13 +146,7 @@ def profile(found: "LayerProfile") -> "matplotlib.figure.Figure":
 
     def line(panel: int, name: str, label: str, color: str, style: str = "o-") -> None:
         values = [found.rows[layer][name] for layer in layers]
-        middle = np.array([one.value for one in values])
-        ends = np.array(
-            [[one.value - one.low for one in values], [one.high - one.value for one in values]]
-        )
-        axes[panel].errorbar(
-            places, middle, ends.clip(min=0), fmt=style, color=color, label=label, capsize=2
-        )
+        _line(axes[panel], values, label, color, style)
 
     line(0, "kept", "draws", "C0")
     axes[0].axhline(
@@ -178,10 +174,70 @@ def profile(found: "LayerProfile") -> "matplotlib.figure.Figure":
         panel.grid(axis="y", alpha=0.3)
         panel.spines["top"].set_visible(False)
     nats.spines["top"].set_visible(False)
-    longest = max(map(len, layers))
-    axes[2].set_xticks(
-        places, layers, rotation=45 if longest > 8 else 0, ha="right" if longest > 8 else "center"
-    )
-    axes[2].set_xlabel("layer, from input to logits")
+    _name_layers(axes[2], layers)
     figure.suptitle("What each layer knows, and what it ignores", fontsize=11)
     return figure
+
+
+def layer_shares(shares: Mapping[str, Mapping[str, "Estimate"]]) -> "matplotlib.figure.Figure":
+    """What names the invariances: how much of each concept the layers fix, from input to logits.
+
+    A line falls to zero where its concept is let go. Bars are 95 % intervals.
+
+    Args:
+        shares: By layer, from input to logits, what :func:`svae.fibres.concept_shares` gives.
+
+    Raises:
+        ValueError: If there are no layers, or they have different concepts.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import PercentFormatter
+
+    layers = list(shares)
+    kinds = {tuple(shares[layer]) for layer in layers}
+    if len(kinds) != 1:
+        raise ValueError(
+            f"expected the same concepts at one or more layers, got {sorted(kinds) or 'no layers'}"
+        )
+    figure = Figure(
+        figsize=(max(5.0, 0.9 * len(layers) + 2.5), 3.6), dpi=110, layout="constrained"
+    )
+    axes = figure.subplots()
+    for k, concept in enumerate(kinds.pop()):
+        _line(axes, [shares[layer][concept] for layer in layers], concept, f"C{k}")
+    axes.axhline(0, color="0.6", linewidth=0.8)
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+    axes.set_ylabel("fixed by the layer")
+    axes.grid(axis="y", alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+    _name_layers(axes, layers)
+    figure.suptitle("Which concepts each layer still fixes", fontsize=11)
+    return figure
+
+
+def _line(
+    axes: "matplotlib.axes.Axes",
+    values: "Sequence[Estimate]",
+    label: str,
+    color: str,
+    style: str = "o-",
+) -> None:
+    """A point with its interval for each layer."""
+    middle = np.array([one.value for one in values])
+    ends = np.array(
+        [[one.value - one.low for one in values], [one.high - one.value for one in values]]
+    )
+    places = range(len(values))
+    axes.errorbar(places, middle, ends.clip(min=0), fmt=style, color=color, label=label, capsize=2)
+
+
+def _name_layers(axes: "matplotlib.axes.Axes", layers: Sequence[str]) -> None:
+    longest = max(map(len, layers))
+    axes.set_xticks(
+        range(len(layers)),
+        layers,
+        rotation=45 if longest > 8 else 0,
+        ha="right" if longest > 8 else "center",
+    )
+    axes.set_xlabel("layer, from input to logits")

@@ -68,6 +68,7 @@ class BridgeModule(pl.LightningModule):
         super().__init__()
         check_compile(compile)
         self.model, self.objective = model, objective
+        self.losses_compare: bool = getattr(model, "losses_compare", True)
         self.compile_steps: Literal["auto"] | bool = compile
         self.recipe, self.seed = recipe or Recipe(), seed
         self._plain, self._inputs = loss, inputs

@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 import pytorch_lightning as pl
 from torch import nn
 
-from svae.bridges.autoencoder import CodeNetwork, Perceptual, Reconstruction
+from svae.bridges.autoencoder import Redrawing
 from svae.bridges.concepts import ConceptBridge
 from svae.bridges.fibre import InvarianceObjective
 from svae.bridges.invariance import CodeDensity, InvarianceBridge
@@ -95,12 +95,8 @@ def task_of(model: object, data: ArrayData, objective: nn.Module | None, seed: i
     )
 
 
-@task_of.register(CodeNetwork)
-@task_of.register(Reconstruction)
-@task_of.register(Perceptual)
-def _(
-    model: CodeNetwork | Reconstruction | Perceptual, data: ArrayData, objective: None, seed: int
-) -> Task:
+@task_of.register
+def _(model: Redrawing, data: ArrayData, objective: None, seed: int) -> Task:
     if model.x_shape != data.x_shape:
         raise ValueError(
             f"the network is built for x of shape {model.x_shape}, the data have {data.x_shape}. "

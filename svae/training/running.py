@@ -252,8 +252,12 @@ def compiles(compile: Literal["auto"] | bool, n_steps: int) -> bool:
 
 
 def load_best(trainer: pl.Trainer, module: pl.LightningModule) -> None:
-    """Puts the best weights so far into the module, where there are any."""
-    best = checkpoints(trainer)[0].best_model_path
+    """Puts the best weights so far into the module, where there are any.
+
+    Those of the last epoch where the module says that its losses do not compare.
+    """
+    by_loss, last = checkpoints(trainer)
+    best = (by_loss if getattr(module, "losses_compare", True) else last).best_model_path
     if best and Path(best).is_file():
         state = torch.load(best, map_location="cpu", weights_only=True)
         module.load_state_dict(state["state_dict"])

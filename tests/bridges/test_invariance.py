@@ -92,6 +92,34 @@ def test_draws_have_the_representation_and_nothing_else(fitted: svae.InvarianceB
     assert torch.allclose(spread, torch.tensor([0.5, 0.5, 1.0, 1.0]), atol=0.12)
 
 
+def test_edits_of_a_representation_are_shown_on_their_fibre(
+    fitted: svae.InvarianceBridge,
+) -> None:
+    representation = torch.tensor([[0.6], [1.0], [1.4]])
+    for v in (None, torch.tensor([0.5, -1.0, 0.3, 1.0])):
+        show = fitted.decoder(v)
+        with torch.no_grad():
+            x = show(representation)
+        # The sum that the layer reads is the one asked for, and all rows have one v.
+        assert torch.allclose(fitted.frozen.representation(x), representation, atol=0.1)
+        wanted = torch.zeros(4) if v is None else v
+        with torch.no_grad():
+            again, _ = fitted.noise(fitted.code(x), representation)
+        assert torch.allclose(again, wanted.expand(3, 4), atol=1e-4)
+    concepts = svae.ConceptBridge(
+        svae.Frozen(subject(), "0", x_shape=(4,)), decoder=fitted.decoder(), n_blocks=1
+    )
+    prepare(concepts, vectors().train)
+    x = vectors().test.floats(limit=5)
+    with torch.no_grad():
+        shown = svae.reconstruct(concepts, x)
+        assert torch.allclose(
+            fitted.frozen.representation(shown), fitted.frozen.representation(x), atol=0.1
+        )
+    with as_a_user(), pytest.raises(ValueError, match=r"v must have shape \(4,\).*got \(3,\)"):
+        fitted.decoder(torch.zeros(3))
+
+
 def test_shares_of_concepts_are_those_of_the_fibre(fitted: svae.InvarianceBridge) -> None:
     data = vectors()
     x = data.train.floats()

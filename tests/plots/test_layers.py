@@ -86,3 +86,28 @@ def test_versions_lie_side_by_side_with_their_reading(problem: Problem) -> None:
         plots.perturbed({}, versions, closed_form.predict, names)
     with pytest.raises(ValueError, match="a version is one image"):
         plots.perturbed({"a": closed_form}, {"b": images}, closed_form.predict, names)
+
+
+def test_shares_of_concepts_are_a_line_each() -> None:
+    shares = {
+        layer: {
+            "digit": Estimate(1 - 0.1 * i, 0.9 - 0.1 * i, 1.1 - 0.1 * i),
+            "slant": Estimate(0.5 - 0.2 * i, 0.4 - 0.2 * i, 0.6 - 0.2 * i),
+        }
+        for i, layer in enumerate(("features.first", "features.second", "logits"))
+    }
+    figure = plots.layer_shares(shares)
+    axes = figure.axes[0]
+    assert [label.get_text() for label in axes.get_xticklabels()] == list(shares)
+    legend = axes.get_legend()
+    assert legend is not None
+    assert [text.get_text() for text in legend.get_texts()] == ["digit", "slant"]
+    for container, concept in zip(axes.containers, ("digit", "slant"), strict=True):
+        line = container[0]
+        np.testing.assert_allclose(
+            np.asarray(line.get_ydata()), [shares[layer][concept].value for layer in shares]
+        )
+    with pytest.raises(ValueError, match="no layers"):
+        plots.layer_shares({})
+    with pytest.raises(ValueError, match="the same concepts"):
+        plots.layer_shares({"a": shares["logits"], "b": {}})
