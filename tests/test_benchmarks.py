@@ -136,7 +136,7 @@ def test_the_speed_benchmark_runs_whole(tmp_path: Path) -> None:
     # In a process of its own: Pyro's tracer gives shapes as tensors, which the checker refuses.
     command = [sys.executable, speed.__file__, "--quick"]
     command += [f"--results={tmp_path}", f"--page={page}"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=500)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=1400)
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "speed_cpu.json").read_text())
     assert set(found["rows"]["steps"]) == {"mlp 32", "conv 32"}
@@ -217,7 +217,7 @@ def test_the_benchmark_of_flows_runs_whole(tmp_path: Path) -> None:
     # In a process of its own: the shape checker breaks the graphs that are timed.
     to = [f"--results={tmp_path}", f"--table={tmp_path / 'flows.md'}"]
     call = [sys.executable, flows.__file__, "--quick", *to]
-    done = subprocess.run(call, capture_output=True, text=True, timeout=500)
+    done = subprocess.run(call, capture_output=True, text=True, timeout=1400)
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "flows.json").read_text())
     claims = {claim["id"].removeprefix("concepts.flow_"): claim for claim in found["claims"]}

@@ -95,17 +95,14 @@ def test_inductor_gives_the_same(dtype: torch.dtype) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
 @pytest.mark.parametrize("parts_of", list(singles()))
-def test_inductor_gives_the_same_for_every_part(
-    parts_of: dict[str, Callable[[], Any]], dtype: torch.dtype
-) -> None:
+def test_inductor_gives_the_same_for_every_part(parts_of: dict[str, Callable[[], Any]]) -> None:
+    # In the precision of a training; graphs are compared in float64 before they are compiled.
     torch.manual_seed(0)
-    parts = built(**{name: part() for name, part in parts_of.items()}).to(dtype)
+    parts = built(**{name: part() for name, part in parts_of.items()})
     compiled = CompiledLoss(parts.loss, parts, compiler=True)
     flows = any(isinstance(module, ConditionalFlow) for module in parts.modules())
-    tolerance = 1e-4 if flows and dtype == torch.float32 else EXACT[dtype]
-    assert_same(parts, compiled, tolerance, *batch(dtype=dtype))
+    assert_same(parts, compiled, 1e-4 if flows else EXACT[torch.float32], *batch())
 
 
 def images(dropout: float = 0.2) -> Parts:

@@ -22,7 +22,7 @@ FEW = ["affine", "affine, maps, rotation", "spline, vectors, rotation"]
 def errors(*arguments: str) -> dict[str, float]:
     # In a process of its own: the shape checker breaks graphs and would be exported with them.
     command = [sys.executable, "-m", flow_graphs.__name__, *arguments]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=580)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=1400)
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.splitlines()[-1])
 
