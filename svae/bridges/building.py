@@ -13,6 +13,7 @@ from svae.bridges.concepts import ConceptBridge
 from svae.bridges.coordinates import Coordinates
 from svae.bridges.naming import Evidence, pairs_of_values
 from svae.bridges.starting import answer_directions, pair_directions
+from svae.bridges.storing import representations
 from svae.data.batch import as_floats
 
 __all__ = ["PairBank", "Prepared", "prepare", "prepare_more"]
@@ -202,7 +203,7 @@ def _represented(bridge: ConceptBridge, examples: Any) -> Tensor:
     if frozen.output_shape is None:
         frozen.representation(next(_floats(examples, 2)))
     n = max(2, min(len(examples), _MAX_BYTES // (4 * math.prod(frozen.shape))))
-    return torch.cat([frozen.representation(part) for part in _floats(examples, n)]).float()
+    return torch.cat([*representations(frozen, _floats(examples, n))]).float()
 
 
 def _values(evidence: Sequence[Evidence], n: int) -> Tensor:
@@ -219,7 +220,7 @@ def _banks(bridge: ConceptBridge, evidence: Sequence[Evidence]) -> list[PairBank
             if one.first is None or one.second is None:
                 continue
             first, second = (
-                torch.cat([bridge.frozen.representation(x) for x in side.split(_CHUNK)]).float()
+                torch.cat([*representations(bridge.frozen, side.split(_CHUNK))]).float()
                 for side in (one.first, one.second)
             )
             banks.append(PairBank(concept.name, first, second, one.differ))

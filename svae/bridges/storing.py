@@ -2,15 +2,62 @@
 
 import os
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-__all__ = ["stored"]
+from svae.bridges.frozen import Frozen
+
+__all__ = ["representations", "stored"]
 
 MAX_BYTES = 1024**3  # held in memory; more is written to a file as it is computed
+
+
+def representations(
+    frozen: Frozen, parts: Iterable[Float[Tensor, "chunk *event"]]
+) -> Iterator[Float[Tensor, "chunk *shape"]]:
+    """What a layer shows of inputs, part by part.
+
+    Args:
+        frozen: The network, opened at the layer.
+        parts: Inputs in order.
+
+    Raises:
+        RuntimeError: If the network cannot take an input, which is named.
+    """
+    first = 0
+    for part in parts:
+        try:
+            shown = frozen.representation(part)
+        except Exception as error:  # whatever a network of somebody else's may raise
+            row = _first_that_fails(frozen, part)
+            where = (
+                f"examples {first} to {first + len(part) - 1} together, though on none alone"
+                if row is None
+                else f"example {first + row} ({_range(part[row])})"
+            )
+            raise RuntimeError(
+                f"the network raised {type(error).__name__} on {where}: {error}. Leave such "
+                "examples out, or mend them in preprocess=. What was fitted and kept before is "
+                "still there."
+            ) from error
+        yield shown
+        first += len(part)
+
+
+def _first_that_fails(frozen: Frozen, part: Tensor) -> int | None:
+    for row in range(len(part)):
+        try:
+            frozen.representation(part[row : row + 1])
+        except Exception:  # noqa: BLE001  the same as above, of one example
+            return row
+    return None
+
+
+def _range(x: Tensor) -> str:
+    return f"values from {float(x.min()):.3g} to {float(x.max()):.3g}"
 
 
 def stored(

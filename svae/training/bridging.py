@@ -13,7 +13,7 @@ from svae.bridges.fibre import InvarianceObjective
 from svae.bridges.frozen import Frozen
 from svae.bridges.invariance import CodeDensity, InvarianceBridge
 from svae.bridges.objective import ConceptObjective
-from svae.bridges.storing import stored
+from svae.bridges.storing import representations, stored
 from svae.compilation import CompiledLoss, Loss, Values
 from svae.data import ArrayData, ArraySet, Batch
 from svae.data.batch import as_floats
@@ -235,7 +235,7 @@ def coded(
             shown = (
                 codes[:, :0]
                 if frozen is None
-                else stored(map(frozen.representation, _chunks(examples)), len(examples))
+                else stored(representations(frozen, _chunks(examples)), len(examples))
             )
             sides.append((codes, shown))
     return _as_seen(data, seed, *((codes, shown.flatten(1)) for codes, shown in sides))

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 import svae
 from svae.bridges import CodeDensity, InvarianceObjective
 from svae.bridges.building import prepare
-from svae.bridges.storing import stored
+from svae.bridges.storing import representations, stored
 from svae.data import ArrayData, ArraySet
 from svae.factorization import Factorization
 from svae.fibres import concept_shares
@@ -284,3 +284,37 @@ def test_rows_are_stored_as_they_come(on_disk: bool, monkeypatch: pytest.MonkeyP
         stored(rows.split(4), 11)
     with pytest.raises(ValueError, match="expected 9 rows, got 10 or more"):
         stored(rows.split(5), 9)
+
+
+class Picky(nn.Module):
+    """Takes no input with a negative number, and no more than eight at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if bool((x < 0).any()):
+            raise ValueError("negative light")
+        if len(x) > 8:
+            raise ValueError("too many")
+        return self.inner(x)
+
+
+def test_an_input_that_the_network_cannot_take_is_named() -> None:
+    frozen = svae.Frozen(Picky(), "inner", x_shape=(4,))
+    x = torch.rand(20, 4)
+    assert len(torch.cat([*representations(frozen, x.split(5))])) == 20
+    x[13, 2] = -0.25
+    message = r"ValueError on example 13 \(values from -0.25 to .*negative light"
+    with pytest.raises(RuntimeError, match=message):
+        list(representations(frozen, x.split(5)))
+    with pytest.raises(RuntimeError, match="examples 0 to 9 together, though on none alone: too"):
+        list(representations(frozen, x[:10].split(10)))
+    data = vectors()
+    assert bool((data.train.x < 0).any())
+    bridge = svae.InvarianceBridge(frozen, Whitened())
+    with pytest.raises(RuntimeError, match="the network raised ValueError on"):
+        svae.fit(bridge, data, max_epochs=1, enable_progress_bar=False)
+    with pytest.raises(RuntimeError, match="the network raised ValueError on"):
+        svae.fit(svae.ConceptBridge(frozen), data, max_epochs=1, enable_progress_bar=False)
