@@ -14,6 +14,8 @@ __all__ = ["ConceptObjective"]
 Values = dict[str, Tensor]
 PairOf = tuple[PairBank, Tensor, Tensor]
 
+_EXCHANGE_SCALE = 0.1  # in standard deviations of a coordinate
+
 
 class ConceptObjective(Described, nn.Module):
     r"""Negative log-likelihood of representations, and whether the frozen answer survives.
@@ -21,12 +23,18 @@ class ConceptObjective(Described, nn.Module):
     .. math:: L = -\log p(T(r + \sigma \epsilon) \mid \text{values})
         - \lambda_v \sum_F \log p(\text{value}_F \mid z_F)
         + \lambda_a D\, \mathrm{KL}\big(\Psi(r) \,\|\, \Psi(T^{-1}(z_1, \tilde z_{\neq 1}))\big)
+        + \lambda_x \sum_d \log\big(1 + e_d^2 / s^2\big), \quad
+        e = T^{-1}(z_F^b, z_{\neq F}^a) - r
 
     The first term is in nats per example, with every constant, so values of different bridges on
     one representation compare; pairs contribute :math:`-\log p(T(r^a), T(r^b))` in the same unit.
     The second asks that a value be read from its own dims. In the third all parts but the class
     are drawn anew, the rest of the frozen network answers, and its answer must stay: likelihood
-    alone leaves it to the flow's capacity whether the residual is without the class.
+    alone leaves it to the flow's capacity whether the residual is without the class. The last puts
+    the same question to pairs, in their coordinates: exchange the concept between the two; where
+    they share it nothing may change (:math:`r = r^a`), where they differ in nothing else one must
+    become the other (:math:`r = r^b`). It is the log-density of a Cauchy distribution of scale
+    s = 0.1, so that an inverse that goes astray in the first steps does not outweigh all else.
 
     Args:
         noise: :math:`\sigma`, in standard deviations of a unit; rectified units have mass at a
@@ -34,6 +42,7 @@ class ConceptObjective(Described, nn.Module):
         answer_weight: :math:`\lambda_a`, for each of the D coordinates, as the likelihood grows
             with their number; 0 leaves the answer out.
         value_weight: :math:`\lambda_v`.
+        exchange_weight: :math:`\lambda_x`, for pairs; 0 leaves the exchange out.
         answer_share: Share of a batch that the third term is computed for; where the rest of the
             network is deep, as a decoder and a classifier, it costs more than all else.
 
@@ -47,17 +56,19 @@ class ConceptObjective(Described, nn.Module):
         answer_weight: float = 0.2,
         value_weight: float = 1.0,
         answer_share: float = 1.0,
+        exchange_weight: float = 1.0,
     ) -> None:
         super().__init__()
-        if min(noise, answer_weight, value_weight) < 0:
+        weights = (noise, answer_weight, value_weight, exchange_weight)
+        if min(weights) < 0:
             raise ValueError(
-                "noise, answer_weight and value_weight must be at least 0, got "
-                f"{noise}, {answer_weight} and {value_weight}"
+                "noise, answer_weight, value_weight and exchange_weight must be at least 0, got "
+                f"{', '.join(map(str, weights))}"
             )
         if not 0 < answer_share <= 1:
             raise ValueError(f"answer_share must be above 0 and at most 1, got {answer_share}")
         self.noise, self.answer_weight, self.value_weight = noise, answer_weight, value_weight
-        self.answer_share = answer_share
+        self.answer_share, self.exchange_weight = answer_share, exchange_weight
 
     def forward(
         self,
@@ -91,10 +102,11 @@ class ConceptObjective(Described, nn.Module):
         found = {"nll": nll.detach(), "value_loss": read.detach()}
         loss = nll + self.value_weight * read
         for bank, first, second in pairs or ():
-            term = self._pair_loss(bridge, bank, first, second)
+            term, exchange = self._pair_loss(bridge, bank, first, second)
             kind = "differ" if bank.differ else "share"
             found[f"pairs_{bank.name}_{kind}"] = term.detach()
-            loss = loss + term
+            found[f"exchange_{bank.name}_{kind}"] = exchange.detach()
+            loss = loss + term + self.exchange_weight * exchange
         if self.answer_weight and bridge.answer_concept is not None:
             n = max(1, round(self.answer_share * len(noise)))
             some = {name: z[:n] for name, z in parts.items()}
@@ -112,21 +124,27 @@ class ConceptObjective(Described, nn.Module):
 
     def _pair_loss(
         self, bridge: ConceptBridge, bank: PairBank, first: Tensor, second: Tensor
-    ) -> Tensor:
+    ) -> tuple[Tensor, Tensor]:
+        """Negative log-likelihood of pairs, and what an exchange costs."""
         (a, a_det, _), (b, b_det, _) = (self._through(bridge, side) for side in (first, second))
         log_prob = a_det + b_det
-        for name, z_a, z_b in zip(
-            bridge.parts, bridge.split(a).values(), bridge.split(b).values(), strict=True
-        ):
+        of_a, of_b = bridge.split(a), bridge.split(b)
+        for name in bridge.parts:
             block = bridge.block(name)
             shared = (name == bank.name) != bank.differ
-            log_prob = log_prob + block.log_prob(z_a)
+            log_prob = log_prob + block.log_prob(of_a[name])
             if shared:
-                log_prob = log_prob + block.pair_log_prob(z_b, z_a)
+                log_prob = log_prob + block.pair_log_prob(of_b[name], of_a[name])
             else:
-                log_prob = log_prob + block.log_prob(z_b)
+                log_prob = log_prob + block.log_prob(of_b[name])
         # Two examples each, so that a pair weighs as much as an example.
-        return -0.5 * log_prob.mean()
+        nll = -0.5 * log_prob.mean()
+        if not self.exchange_weight:
+            return nll, nll.new_zeros(())
+        exchanged = bridge.back(torch.cat([*{**of_a, bank.name: of_b[bank.name]}.values()], -1))
+        _, coordinates = bridge.built()
+        wanted = coordinates(second if bank.differ else first)[0]
+        return nll, ((exchanged - wanted) / _EXCHANGE_SCALE).square().log1p().sum(-1).mean()
 
     def _answer_loss(
         self,

@@ -153,6 +153,58 @@ def test_a_start_along_the_answer_keeps_it_before_the_first_step(x: Tensor) -> N
     assert float(found.kept.mean()) >= 0.999  # the answer is linear, so two directions are all
 
 
+def third_feature(n: int, differ: bool) -> tuple[Tensor, Tensor]:
+    """Pairs that share feature 3 alone, or differ in it alone."""
+    first, other = toys.examples(n).x, toys.examples(n, 7).x
+    second = (first if differ else other).clone()
+    second[:, 3] = (other if differ else first)[:, 3]
+    return first, second
+
+
+@pytest.mark.parametrize("differ", [False, True])
+def test_the_exchange_term_is_the_error_of_an_exchange(differ: bool) -> None:
+    torch.manual_seed(0)
+    first, second = third_feature(50, differ)
+    concept = Pairs("three", first, second, differ=differ)
+    bridge = ConceptBridge(toys.frozen(), concept, dims={"three": 1}, **SMALL)
+    bank = prepare(bridge, toys.examples(200)).banks[0]
+    for parameter in bridge.parameters():  # a flow that does something
+        parameter.data += 0.1 * torch.randn_like(parameter)
+    objective = ConceptObjective(noise=0.0, answer_weight=0.0, exchange_weight=3.0).eval()
+    representation, none = bank.first, torch.zeros(50, 0, dtype=torch.int64)
+    loss, found = objective(bridge, representation, none, [(bank, bank.first, bank.second)])
+    mixed = bridge.with_part(
+        bridge.to_latent(bank.first),
+        "three",
+        bridge.part(bridge.to_latent(bank.second), "three"),
+    )
+    kind = "differ" if differ else "share"
+    wanted = bank.second if differ else bank.first
+    _, coordinates = bridge.built()
+    there, here = coordinates(bridge.to_representation(mixed))[0], coordinates(wanted)[0]
+    error = (1 + (there - here).square() / 0.01).log().sum(1).mean()
+    assert float(error.detach()) > 0.1
+    assert torch.allclose(found[f"exchange_three_{kind}"], error, rtol=1e-3)
+    plain = found["nll"] + found[f"pairs_three_{kind}"]
+    assert torch.allclose(loss, plain + 3.0 * error, rtol=1e-3)
+
+
+def test_an_exchange_that_is_asked_for_is_more_exact() -> None:
+    errors = []
+    for weight in (0.0, 1.0):
+        torch.manual_seed(0)
+        concept = Pairs("three", *third_feature(2000, True), differ=True)
+        bridge = ConceptBridge(toys.frozen(), concept, dims={"three": 1}, **SMALL)
+        fitted(bridge, 4, objective=ConceptObjective(exchange_weight=weight))
+        x, other = third_feature(300, True)
+        latent, source = bridge.encode(x), bridge.encode(other)
+        mixed = bridge.with_part(latent, "three", bridge.part(source, "three"))
+        reached = bridge.to_representation(mixed)
+        wanted = bridge.frozen.representation(other)
+        errors.append(float((reached - wanted).square().mean().detach()))
+    assert errors[1] < 0.5 * errors[0], errors
+
+
 def test_pairs_that_share_and_pairs_that_differ_find_the_same_concept(x: Tensor) -> None:
     train = toys.examples(2000).x
     other = train[torch.randperm(2000)]
@@ -365,7 +417,7 @@ def test_parts_and_widths_that_do_not_fit_are_refused(bridge: ConceptBridge, x: 
 
 
 def test_weights_of_the_objective_are_not_negative() -> None:
-    with pytest.raises(ValueError, match=r"at least 0, got 0.02, -1.0 and 1.0"):
+    with pytest.raises(ValueError, match=r"at least 0, got 0.02, -1.0, 1.0, 1.0"):
         ConceptObjective(answer_weight=-1.0)
     with pytest.raises(ValueError, match="answer_share must be above 0 and at most 1, got 0"):
         ConceptObjective(answer_share=0.0)
