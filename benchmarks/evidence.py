@@ -75,6 +75,21 @@ def finished(path: Path, measure: Callable[[], Any]) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
+def put_between(page: Path, name: str, text: str) -> None:
+    """Puts text between the marks of that name on a page.
+
+    Raises:
+        ValueError: If the page has no such marks.
+    """
+    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+    whole = page.read_text(encoding="utf-8")
+    before, found, rest = whole.partition(begin)
+    _, ended, after = rest.partition(end)
+    if not found or not ended:
+        raise ValueError(f"{page} lacks the marks {begin} and {end}")
+    page.write_text(f"{before}{begin}\n{text}\n{end}{after}", encoding="utf-8")
+
+
 def command(script: str, arguments: list[str] | None) -> str:
     """The command line of a benchmark that was called with ``arguments``, or from a shell.
 

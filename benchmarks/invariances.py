@@ -15,8 +15,10 @@ import argparse
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -24,7 +26,7 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 from benchmarks.concepts import loaded  # noqa: E402
-from benchmarks.evidence import claim, command, finished, write  # noqa: E402
+from benchmarks.evidence import claim, command, finished, put_between, write  # noqa: E402
 from experiments import networks  # noqa: E402
 
 LAYERS = {
@@ -33,6 +35,7 @@ LAYERS = {
 }
 MIDDLE = {"lenet": "pool2", "resnet20": "layer3"}
 LOGITS = {"lenet": "ip2", "resnet20": "linear"}
+WEIGHTS = (0.0, 0.3, 1.0, 3.0, 10.0)  # of the fibre term
 
 
 def settings(options: argparse.Namespace, **more: Any) -> Any:
@@ -186,6 +189,84 @@ def truth(seed: int, options: argparse.Namespace) -> dict[str, Any]:
     return experiment([*given, "--quick", "--shortcuts", "1"] if options.quick else given)
 
 
+def weights(seed: int, options: argparse.Namespace) -> dict[str, float]:
+    """What the weight of the fibre term gives and takes, LeNet's middle layer and logits."""
+    import svae
+    from svae.explaining import fit_bridge
+    from svae.fibres import fibre_losses, variance_explained
+    from svae.metrics import preservation
+
+    data = loaded("mnist", seed, 200 if options.quick else 10_000)
+    x = data.test.floats(limit=100 if options.quick else 1000)
+    found = {}
+    for weight in WEIGHTS:
+        # One autoencoder for all: it knows of no weight.
+        chosen = settings(options)
+        coder = autoencoder_of(data, seed, options)
+        for layer in (MIDDLE["lenet"], LOGITS["lenet"]):
+            frozen = svae.Frozen(networks.LeNet.trained(), layer, x_shape=data.x_shape)
+            bridge = fit_bridge(
+                frozen,
+                data,
+                settings=replace(chosen, fibre_weight=weight),
+                autoencoder=coder,
+                seed=seed,
+                cache=options.runs / "invariances" / "cache",
+                enable_progress_bar=False,
+            )
+            generator = torch.Generator().manual_seed(seed)
+            drawn, again = fibre_losses(bridge, x, 4, generator)
+            found |= {
+                f"{layer}.{weight:g}.fibre_loss": drawn.value,
+                f"{layer}.{weight:g}.fibre_loss_reconstructed": again.value,
+                f"{layer}.{weight:g}.kept": preservation(
+                    bridge, x, bridge.predict, 4, generator
+                ).value,
+                f"{layer}.{weight:g}.variance_explained": variance_explained(
+                    bridge, x[:500], 32, generator
+                ).value,
+            }
+    return found
+
+
+def autoencoder_of(data: Any, seed: int, options: argparse.Namespace) -> Any:
+    """LeNet's autoencoder, kept."""
+    import svae
+    from svae.explaining import fit_autoencoder
+
+    return fit_autoencoder(
+        svae.Frozen(networks.LeNet.trained(), MIDDLE["lenet"], x_shape=data.x_shape),
+        data,
+        settings=settings(options),
+        seed=seed,
+        cache=options.runs / "invariances" / "cache",
+        enable_progress_bar=False,
+    )
+
+
+def seconds(seed: int, options: argparse.Namespace) -> dict[str, float]:
+    """What ``svae.explain`` takes for a first layer and for another, nothing kept from before."""
+    import svae
+
+    data = loaded("mnist", seed, 200 if options.quick else 10_000)
+    found = {}
+    with TemporaryDirectory() as cache:
+        for kind, layer in (("first", MIDDLE["lenet"]), ("further", LOGITS["lenet"])):
+            frozen = svae.Frozen(networks.LeNet.trained(), layer, x_shape=data.x_shape)
+            started = time.perf_counter()
+            bridge = svae.explain(
+                frozen,
+                data,
+                settings=settings(options),
+                seed=seed,
+                cache=cache,
+                enable_progress_bar=False,
+            )
+            svae.resample_nuisance(bridge, data.test.floats(limit=10), 8)
+            found[kind] = round(time.perf_counter() - started, 1)
+    return found
+
+
 def of_nearest(layer: str) -> Callable[[dict[str, Any]], float]:
     """Fibre loss of draws over that of the nearest real image."""
     return lambda one: one[f"{layer}.fibre_loss"] / one[f"{layer}.fibre_loss_nearest"]
@@ -300,6 +381,27 @@ CLAIMS: tuple[Row, ...] = (
         "truth",
         lambda one: one["judged_right"] / one["judged"],
     ),
+    (
+        "shortcut",
+        "planted shortcuts in the colour, and honest classifiers, that are judged wrong, of ten",
+        "<= 0",
+        "truth",
+        lambda one: float(sum("shortcut" in name or "honest" in name for name in one["wrong"])),
+    ),
+    (
+        "first.seconds",
+        "seconds of `svae.explain` on MNIST and LeNet, default settings, one layer, fastest run",
+        "<= 600",
+        "seconds",
+        lambda one: one["first"],
+    ),
+    (
+        "further.seconds",
+        "the same for a further layer",
+        "<= 120",
+        "seconds",
+        lambda one: one["further"],
+    ),
 )
 
 
@@ -309,6 +411,49 @@ def claims_of(found: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
         claim(f"invariances.{name}", text, target, [of(one) for one in found.get(part, [])])
         for name, text, target, part, of in CLAIMS
     ]
+
+
+def known_table(runs: list[dict[str, Any]]) -> str:
+    """What each network is found to use and to ignore, with the share that decides it.
+
+    Means over seeds, and over the classifiers of a kind; a verdict that is wrong in any run is
+    marked.
+    """
+    from experiments.known_invariances import GROUPS, SUBJECTS, USED
+
+    rows = {name: [name] for name in SUBJECTS}
+    n_shortcuts = sum(key.startswith("shortcut") for key in runs[0]) // len(GROUPS)
+    for kind, title in (("shortcut", "planted shortcut"), ("honest", "honest classifier")):
+        rows[f"{title}, {n_shortcuts} networks"] = [f"{kind} {i}" for i in range(n_shortcuts)]
+    lines = [f"| network | {' | '.join(GROUPS)} |", "|---" * (1 + len(GROUPS)) + "|"]
+    for title, names in rows.items():
+        cells = []
+        for factor in GROUPS:
+            keys = [f"{name.replace(' ', '_')}.{factor}" for name in names]
+            share = sum(one[key] for one in runs for key in keys) / (len(runs) * len(keys))
+            wrong = any(f"{name}: {factor}" in one["wrong"] for one in runs for name in names)
+            verdict = "used" if share >= USED else "ignored"
+            known = names[0] in SUBJECTS or factor == "colour"
+            cells.append(f"{share:.2f} {verdict}{', **wrong**' * wrong}" if known else "")
+        lines.append(f"| {title} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def weights_table(runs: list[dict[str, float]]) -> str:
+    """A row for each layer and weight of the fibre term, means over seeds."""
+    lines = [
+        "| layer | weight | fibre loss | of reconstructions | answer kept | variance explained |",
+        "|---" * 6 + "|",
+    ]
+    for layer in (MIDDLE["lenet"], LOGITS["lenet"]):
+        for weight in WEIGHTS:
+            names = ("fibre_loss", "fibre_loss_reconstructed", "kept", "variance_explained")
+            cells = [
+                f"{sum(one[f'{layer}.{weight:g}.{name}'] for one in runs) / len(runs):.3f}"
+                for name in names
+            ]
+            lines.append(f"| {layer} | {weight:g} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
 
 
 def table(found: dict[str, list[dict[str, Any]]]) -> str:
@@ -345,6 +490,8 @@ def main(arguments: list[str] | None = None) -> None:
         "colours": colours,
         "cost": lambda seed, options: cost("lenet", seed, options),
         "truth": truth,
+        "weights": weights,
+        "seconds": seconds,
     }
     parser.add_argument("--parts", nargs="*", choices=[*parts], default=[*parts])
     parser.add_argument("--have", action="store_true", help="write what is finished, run nothing")
@@ -353,6 +500,7 @@ def main(arguments: list[str] | None = None) -> None:
     results, tables = ROOT / "benchmarks" / "results", ROOT / "docs" / "_tables"
     parser.add_argument("--out", type=Path, default=results / "invariances.json")
     parser.add_argument("--table", type=Path, default=tables / "invariances.md")
+    parser.add_argument("--page", type=Path, default=ROOT / "README.md")
     options = parser.parse_args(arguments)
     found: dict[str, list[dict[str, Any]]] = {}
     for part in options.parts:
@@ -363,6 +511,11 @@ def main(arguments: list[str] | None = None) -> None:
                 found.setdefault(part, []).append(one)
     write(command("invariances", arguments), claims_of(found), options.out, **found)
     options.table.write_text(table(found), encoding="utf-8")
+    if found.get("weights"):
+        beside = options.table.with_name(f"{options.table.stem}_weights.md")
+        beside.write_text(weights_table(found["weights"]), encoding="utf-8")
+    if found.get("truth"):
+        put_between(options.page, "known invariances", known_table(found["truth"]))
 
 
 if __name__ == "__main__":

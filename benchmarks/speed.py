@@ -45,7 +45,7 @@ from svae.priors import StandardPrior
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
-from benchmarks.evidence import evidence  # noqa: E402
+from benchmarks.evidence import evidence, put_between  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results"
 README = ROOT / "benchmarks" / "README.md"
@@ -618,11 +618,7 @@ def write_table(results: Path, page: Path) -> None:
         path = results / f"speed_{device}.json"
         if path.exists():
             found[device] = json.loads(path.read_text(encoding="utf-8"))
-    begin, end = "<!-- speed: begin -->", "<!-- speed: end -->"
-    before, _, rest = page.read_text(encoding="utf-8").partition(begin)
-    _, _, after = rest.partition(end)
-    text = f"{before}{begin}\n{table(found)}\n{end}{after}"
-    page.write_text(text, encoding="utf-8")
+    put_between(page, "speed", table(found))
 
 
 def main(arguments: list[str] | None = None) -> None:

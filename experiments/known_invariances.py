@@ -160,12 +160,12 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
         for factor, value in row.items()
     }
     metrics["judged"], metrics["judged_right"] = len(right), sum(right.values())
+    metrics["wrong"] = [name for name, good in right.items() if not good]
     metrics["seconds_total"] = round(time.perf_counter() - started, 1)
     (out / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
     (out / "table.md").write_text(table(rows, right), encoding="utf-8")
     say(f"\n{table(rows, right)}\n{sum(right.values())} of {len(right)} judged right")
-    wrong = [name for name, good in right.items() if not good]
-    say(f"wrong: {', '.join(wrong) or 'none'}; {metrics['seconds_total']:.0f} s")
+    say(f"wrong: {', '.join(metrics['wrong']) or 'none'}; {metrics['seconds_total']:.0f} s")
     return metrics
 
 

@@ -10,7 +10,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +86,17 @@ class ExplainSettings:
         weights = (self.perceptual_weight, self.adversarial_weight, self.noise, self.fibre_weight)
         if min(whole) < 1 or min(weights) < 0:
             raise ValueError(f"numbers of dims and steps start at 1, weights at 0, got {self}")
+
+    @property
+    def of_autoencoder(self) -> "ExplainSettings":
+        """The same for the autoencoder, whatever the flows are: what it is kept by."""
+        plain = ExplainSettings()
+        return replace(
+            self,
+            bridge_steps=plain.bridge_steps,
+            noise=plain.noise,
+            fibre_weight=plain.fibre_weight,
+        )
 
 
 def explain(
@@ -201,7 +212,7 @@ def fit_autoencoder(
     with seeded(seed):
         autoencoder = new_autoencoder(data, settings)
     path = cache_folder(cache) / (
-        f"autoencoder-{key_of(content(frozen, data, settings, seed))}.safetensors"
+        f"autoencoder-{key_of(content(frozen, data, settings.of_autoencoder, seed))}.safetensors"
     )
 
     def read() -> Autoencoder | TableAutoencoder:

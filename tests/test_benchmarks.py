@@ -5,6 +5,7 @@ import math
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -24,6 +25,7 @@ from benchmarks import (
     speed,
     style_flow,
 )
+from benchmarks.evidence import put_between
 
 
 def test_the_plain_classifier_runs_whole(tmp_path: Path) -> None:
@@ -323,7 +325,8 @@ def test_claims_on_concepts_are_made_of_what_is_finished(tmp_path: Path) -> None
 def test_the_benchmark_of_invariances_runs(tmp_path: Path) -> None:
     where = ["--runs", str(tmp_path), "--out", str(tmp_path / "i.json")]
     where += ["--table", str(tmp_path / "table.md"), "--seeds", "0"]
-    invariances.main(["--quick", "--parts", "lenet", "colours", "cost", *where])
+    parts = ("lenet", "colours", "cost", "weights", "seconds")
+    invariances.main(["--quick", "--parts", *parts, *where])
     found = json.loads((tmp_path / "i.json").read_text())
     claims = {claim["id"]: claim["measured"] for claim in found["claims"]}
     assert claims["invariances.known"] is None
@@ -331,6 +334,9 @@ def test_the_benchmark_of_invariances_runs(tmp_path: Path) -> None:
     assert 0 < claims["invariances.explained.first"] < 1
     assert claims["invariances.metamer.middle"] > 0
     assert claims["invariances.colour"] > 0
+    assert 0 < claims["invariances.further.seconds"] < claims["invariances.first.seconds"]
+    weights = (tmp_path / "table_weights.md").read_text().splitlines()
+    assert len(weights) == 2 + 2 * len(invariances.WEIGHTS)
     rows = (tmp_path / "table.md").read_text().splitlines()
     assert len(rows) == 2 + len(invariances.LAYERS["lenet"])
 
@@ -345,7 +351,11 @@ def test_claims_on_invariances_follow_from_profiles() -> None:
             f"{layer}.fibre_loss": 0.2,
             f"{layer}.fibre_loss_nearest": 0.4,
         }
-    truth = {"judged": 4, "judged_right": 3}
+    truth = {
+        "judged": 4,
+        "judged_right": 3,
+        "wrong": ["power spectrum: shift", "honest 1: colour"],
+    }
     claims = invariances.claims_of({"lenet": [row], "truth": [truth]})
     found = {claim["id"].removeprefix("invariances."): claim["measured"] for claim in claims}
     assert found["fibre.middle"] == found["fibre.logits"] == 0.5
@@ -353,7 +363,31 @@ def test_claims_on_invariances_follow_from_profiles() -> None:
     assert found["explained.ratio"] == pytest.approx(5)
     assert found["information"] == 1  # one layer seems to know more than the one before
     assert found["known"] == 0.75
+    assert found["shortcut"] == 1
     assert found["lost.resnet20"] is None
+
+
+def test_known_invariances_go_into_the_page(tmp_path: Path) -> None:
+    from experiments.known_invariances import GROUPS, SUBJECTS
+
+    run: dict[str, Any] = {"wrong": ["power spectrum: shift", "honest 1: colour"]}
+    names = [*SUBJECTS, *(f"{kind} {i}" for kind in ("shortcut", "honest") for i in range(2))]
+    for i, name in enumerate(names):
+        run |= {f"{name.replace(' ', '_')}.{factor}": 0.1 * i for factor in GROUPS}
+    page = tmp_path / "page.md"
+    page.write_text("a\n<!-- known invariances: begin -->\n<!-- known invariances: end -->\nb\n")
+    put_between(page, "known invariances", invariances.known_table([run, run]))
+    lines = page.read_text().splitlines()
+    assert (lines[0], lines[-1]) == ("a", "b")
+    rows = {line.split(" | ")[0].strip("| "): line for line in lines if line.startswith("| ")}
+    assert rows["power spectrum"].count("0.20 ignored") == 4
+    assert rows["power spectrum"].count("**wrong**") == 1
+    assert rows["planted shortcut, 2 networks"] == (
+        "| planted shortcut, 2 networks |  |  |  | 0.45 ignored |"
+    )
+    assert "0.65 used, **wrong**" in rows["honest classifier, 2 networks"]
+    with pytest.raises(ValueError, match="lacks the marks"):
+        put_between(page, "other", "")
 
 
 def test_the_distance_of_two_samples_is_wassersteins() -> None:

@@ -1,5 +1,6 @@
 """From a network and inputs to what its layers ignore."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any, cast
 
@@ -89,6 +90,18 @@ def test_what_is_kept_is_named_by_all_that_it_depends_on(
     ]
     assert all(other != first for other in others)
     assert explaining.content(frozen, data, QUICK, 0) == first
+
+
+@pytest.mark.filterwarnings("ignore::svae.explaining.InputScaling")
+def test_other_flows_share_the_autoencoder(data: svae.data.ArrayData, tmp_path: Path) -> None:
+    frozen = svae.Frozen(network(), "1", x_shape=(1, 8, 8))
+    for changes in ({}, {"bridge_steps": 3, "noise": 0.2, "fibre_weight": 7.0}):
+        settings = dataclasses.replace(QUICK, **changes)
+        explaining.fit_autoencoder(frozen, data, settings=settings, cache=tmp_path, **TRAINER)
+    assert len(list(tmp_path.iterdir())) == 1
+    for changes in ({"n_code": 9}, {"perceptual_weight": 0.3}, {"adversarial_weight": 0.1}):
+        other = dataclasses.replace(QUICK, **changes)
+        assert other.of_autoencoder != QUICK.of_autoencoder
 
 
 @pytest.mark.filterwarnings("ignore::svae.explaining.InputScaling")
