@@ -17,6 +17,8 @@ __all__ = ["ImageFolder", "unlabelled_images"]
 
 _logger = logging.getLogger("svae")
 
+_LEAST_GOOD = 0.5  # of the images of a folder; with fewer it is not what it was taken for
+
 _SUFFIXES = {
     *(".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"),
 }
@@ -271,8 +273,11 @@ def _decoded(
         strict,
     )
     good = [i for i, problem in enumerate(problems) if problem is None]
-    if not good:
-        raise ValueError(f"none of {len(files)} images can be read, expected some: {_some(bad)}.")
+    if len(good) < _LEAST_GOOD * len(files):
+        raise ValueError(
+            f"only {len(good)} of {len(files)} images can be read, expected at least "
+            f"{_LEAST_GOOD:.0%}: {_some(bad)}. Is it the right folder, and copied whole?"
+        )
     return (x if not bad else x[good]), good
 
 

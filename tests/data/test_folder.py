@@ -183,6 +183,14 @@ def test_what_does_not_fit_is_named_or_left_out(
     assert all(kept[i] == (i % 2, [i / 8, float(i % 2 == 0)]) for i in kept)
 
 
+def test_a_folder_of_mostly_damaged_images_is_refused(tmp_path: Path) -> None:
+    flat(tmp_path)
+    for i in range(21):
+        _damage(tmp_path, f"{i:03}.png")
+    with pytest.raises(ValueError, match=r"only 19 of 40 images .* at least 50%.*000.png.*right"):
+        ImageFolder(tmp_path, "attributes.csv", "shape", size=8, strict=False)
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
