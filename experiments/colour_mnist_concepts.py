@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 DIGIT, COLOUR, RESIDUAL = "digit", "colour", "residual"
 # Epochs of classifier, autoencoder and the two bridges.
-EPOCHS = {"mnist": (2, 12, 3, 7), "digits": (20, 60, 40, 60)}
+EPOCHS = {"mnist": (2, 8, 3, 7), "digits": (20, 60, 40, 60)}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -87,10 +87,13 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     concepts = [svae.bridges.Classes(DIGIT), colour_pairs(base, data, options.seed)]
     with data.batches_of(64):  # as long, and colours twice as exact
         fit(autoencoder, epochs[1], recipe=Recipe(learning_rate=5e-3))
-        coding = svae.ConceptBridge(svae.Frozen.autoencoder(autoencoder, classifier), concepts)
-        # The answer of a code takes a decoder and a classifier: half a batch, twice the weight.
-        half = svae.bridges.ConceptObjective(answer_weight=0.4, answer_share=0.5)
-        fit(coding, epochs[3], recipe=Recipe(learning_rate=3e-3), objective=half)
+    # A colour is three numbers, and a code bends them.
+    code = svae.Frozen.autoencoder(autoencoder, classifier)
+    coding = svae.ConceptBridge(code, concepts, dims={COLOUR: 4})
+    # Noise, and a weight on reading the digit: without, its dims know training pictures better
+    # than others.
+    objective = svae.bridges.ConceptObjective(noise=0.05, value_weight=10.0)
+    fit(coding, epochs[3], objective=objective)
     answering = svae.ConceptBridge(svae.Frozen(classifier, "trunk"), concepts)
     fit(answering, epochs[2])
     coding.save(out)

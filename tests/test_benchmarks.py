@@ -325,7 +325,7 @@ def test_claims_on_concepts_are_made_of_what_is_finished(tmp_path: Path) -> None
 def test_the_benchmark_of_invariances_runs(tmp_path: Path) -> None:
     where = ["--runs", str(tmp_path), "--out", str(tmp_path / "i.json")]
     where += ["--table", str(tmp_path / "table.md"), "--seeds", "0"]
-    parts = ("lenet", "colours", "cost", "weights", "seconds")
+    parts = ("lenet", "colours", "cost", "weights", "seconds", "resamples")
     invariances.main(["--quick", "--parts", *parts, *where])
     found = json.loads((tmp_path / "i.json").read_text())
     claims = {claim["id"]: claim["measured"] for claim in found["claims"]}
@@ -334,6 +334,9 @@ def test_the_benchmark_of_invariances_runs(tmp_path: Path) -> None:
     assert 0 < claims["invariances.explained.first"] < 1
     assert claims["invariances.metamer.middle"] > 0
     assert claims["invariances.colour"] > 0
+    if not torch.cuda.is_available():
+        (gpu,) = (one for one in found["claims"] if one["id"] == "invariances.gpu")
+        assert gpu["why"] == "no GPU"
     assert 0 < claims["invariances.further.seconds"] < claims["invariances.first.seconds"]
     weights = (tmp_path / "table_weights.md").read_text().splitlines()
     assert len(weights) == 2 + 2 * len(invariances.WEIGHTS)

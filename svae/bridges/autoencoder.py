@@ -24,6 +24,7 @@ __all__ = [
 
 _N_START = 2000  # examples that say how the units of a representation are scaled
 _BRIGHT = 2.0  # logit of the brightest value that a new autoencoder gives
+_DIMMEST = 0.05  # least brightest value that a channel is divided by
 _TINY = 1e-6  # distance of a pixel to 1 that its logit is still told by
 
 
@@ -214,15 +215,16 @@ class Autoencoder(Described, CodeNetwork):
 
     .. math::
         D(E(x) + \sigma \epsilon) \approx x, \quad \epsilon \sim \mathcal{N}(0, I), \qquad
-        E(x) = \mathrm{norm}(A x + C \max_{ij} x_{\cdot ij} + e(x)), \quad
-        D(z) = \mathrm{sigmoid}(h(z)) \, \mathrm{sigmoid}(B z + d(z))
+        E(x) = \mathrm{norm}(A s + C m + e(s)), \quad m_c = \max_{ij} x_{cij}, \quad s = x / m,
+        \qquad D(z) = \mathrm{sigmoid}(h(z)) \, \mathrm{sigmoid}(B z + d(z))
 
     A linear autoencoder and a convolutional one are trained as one: A, B and C are matrices, e and
-    d convolutional networks. The brightest value of each channel is read and, by the perceptron
-    h, given back as the most that the channel can reach: the product of a shape and a colour,
-    which sums of layers only approach. The code is normalised over the batch, without trained
-    weights, so that noise of one size, added while training, keeps codes of like pictures
-    together. Fit it with :func:`svae.fit`; ``Frozen.autoencoder(model)`` explains it.
+    d convolutional networks. Gain and shape are coded apart, as in vector quantisation: each
+    channel is divided by its brightest value, which is read beside it and, by the perceptron h,
+    given back as the most that the channel can reach. Sums of layers only approach the product of
+    a shape and a colour. The code is normalised over the batch, without trained weights, so that
+    noise of one size, added while training, keeps codes of like pictures together. Fit it with
+    :func:`svae.fit`; ``Frozen.autoencoder(model)`` explains it.
 
     Args:
         shape: ``(channels, height, width)``, sides from 8 to 128.
@@ -262,8 +264,10 @@ class Autoencoder(Described, CodeNetwork):
 
     def raw_code(self, x: Float[Tensor, "batch *event"]) -> Float[Tensor, "batch n_code"]:
         """The code before it is standardised."""
-        linear = self.linear_code(x.flatten(1)) + self.brightest_code(x.amax((2, 3)))
-        return self.code(self.encoder(x)) + linear
+        most = x.amax((2, 3))
+        shape = x / most.clamp(min=_DIMMEST)[:, :, None, None]
+        linear = self.linear_code(shape.flatten(1)) + self.brightest_code(most)
+        return self.code(self.encoder(shape)) + linear
 
     @torch.no_grad()
     def start(self, train: Any) -> None:

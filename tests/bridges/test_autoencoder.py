@@ -81,9 +81,16 @@ def test_the_code_knows_the_picture_and_its_brightest_values() -> None:
     autoencoder.code.weight.data.zero_()
     autoencoder.code.bias.data.zero_()
     x = torch.rand(5, 3, 8, 8)
-    flat = x.flatten(1) @ autoencoder.linear_code.weight.T
-    wanted = flat + x.amax((2, 3)) @ autoencoder.brightest_code.weight.T
+    most = x.amax((2, 3))
+    flat = (x / most[:, :, None, None]).flatten(1) @ autoencoder.linear_code.weight.T
+    wanted = flat + most @ autoencoder.brightest_code.weight.T
     assert torch.allclose(autoencoder.encode(x), wanted, atol=1e-5)
+    nn.init.normal_(autoencoder.code.weight)
+    gain = torch.tensor([0.9, 0.5, 0.2])  # another colour is another brightness, and nothing else
+    change = autoencoder.encode(x * gain[:, None, None]) - autoencoder.encode(x)
+    wanted = (most * gain - most) @ autoencoder.brightest_code.weight.T
+    assert torch.allclose(change, wanted, atol=1e-4)
+    assert bool(autoencoder.encode(torch.zeros(1, 3, 8, 8)).isfinite().all())
 
 
 def test_the_pixels_start_at_their_mean() -> None:

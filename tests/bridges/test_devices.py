@@ -1,0 +1,64 @@
+"""Every bridge is fitted and draws on any device, the same as elsewhere."""
+
+import copy
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import nn
+
+import svae
+from svae.bridges import Autoencoder, Classes, ConceptBridge, ConceptObjective, Frozen
+from svae.factorization import parts
+
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
+Bridge = ConceptBridge | svae.InvarianceBridge
+
+
+def frozen() -> Frozen:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(1, 4, 3, 2, 1), nn.ReLU(), nn.Flatten(), nn.Linear(64, 10))
+    return Frozen(net, "1", x_shape=(1, 8, 8))
+
+
+def concept_bridge(autoencoder: Autoencoder) -> ConceptBridge:
+    code = Frozen.autoencoder(autoencoder, frozen().model)
+    return ConceptBridge(code, Classes(), n_blocks=2, hidden=(16,))
+
+
+def invariance_bridge(autoencoder: Autoencoder) -> svae.InvarianceBridge:
+    return svae.InvarianceBridge(frozen(), autoencoder, n_blocks=2, hidden=(16,), context=8)
+
+
+def fit(model: nn.Module, device: str, objective: nn.Module | None = None) -> None:
+    svae.fit(
+        model,
+        svae.data.Digits(),
+        objective=objective,
+        max_epochs=1,
+        enable_progress_bar=False,
+        accelerator="gpu" if device == "cuda" else device,
+        devices=1,
+    )
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("make", [concept_bridge, invariance_bridge])
+def test_a_bridge_is_fitted_and_draws_on_any_device(
+    make: Callable[[Autoencoder], Bridge], device: str
+) -> None:
+    autoencoder = Autoencoder((1, 8, 8), n_code=12, width=8)
+    fit(autoencoder, device)
+    bridge = make(autoencoder.cpu())
+    quick = ConceptObjective(answer_weight=0.0) if isinstance(bridge, ConceptBridge) else None
+    fit(bridge, device, quick)
+    here, there = bridge.cpu(), copy.deepcopy(bridge).to(device)
+    x = torch.rand(5, 1, 8, 8)
+    drawn = svae.resample_nuisance(there, x.to(device), 3, torch.Generator().manual_seed(0))
+    assert drawn.device.type == device
+    wanted = svae.resample_nuisance(here, x, 3, torch.Generator().manual_seed(0))
+    assert torch.allclose(drawn.cpu(), wanted, atol=1e-3)
+    for name in parts(bridge):
+        swapped = svae.editing.swap_part(there, x.to(device), x.flip(0).to(device), name)
+        wanted = svae.editing.swap_part(here, x, x.flip(0), name)
+        assert torch.allclose(swapped.cpu(), wanted, atol=1e-3), name
