@@ -26,6 +26,7 @@ sys.path.insert(0, str(ROOT))
 from benchmarks.evidence import claim, command, finished, write  # noqa: E402
 from experiments import networks  # noqa: E402
 
+RECIPE = 2  # raise it with every change of what is trained: finished runs are told apart by it
 MAIN = {"lenet": "relu", "resnet20": "mean"}  # the layers of the claims; the others once
 # Code dims: as many as it takes to show a picture well.
 CODES = {"mnist": 64, "cifar10": 512}
@@ -151,7 +152,7 @@ def coloured(options: argparse.Namespace, seed: int) -> dict[str, Any]:
     """The numbers of the experiment on coloured digits."""
     from experiments.colour_mnist_concepts import main as experiment
 
-    out = options.runs / "concepts" / f"coloured_{seed}"
+    out = options.runs / "concepts" / f"coloured_{'quick_' * options.quick}{seed}"
     given = ["--dataset", options.coloured, "--seed", str(seed), "--out", str(out)]
     if options.quick:
         given += ["--quick", "--max-epochs", "1"]
@@ -237,7 +238,8 @@ def main(arguments: list[str] | None = None) -> None:
     tables = ROOT / "docs" / "_tables"
     parser.add_argument("--table", type=Path, default=tables / "concepts.md")
     options = parser.parse_args(arguments)
-    runs, n_test = options.runs / "concepts", 200 if options.quick else 10_000
+    kind = f"recipe{RECIPE}{'_quick' * options.quick}"
+    runs, n_test = options.runs / "concepts" / kind, 200 if options.quick else 10_000
 
     def wanted(part: str) -> bool:
         return options.only in (None, part)

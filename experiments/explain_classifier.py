@@ -50,6 +50,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     started = time.perf_counter()
 
     import svae
+    from svae.judge import load_judge
     from svae.metrics import accuracy
     from svae.profiling import layer_profile
     from svae.saving import writable
@@ -99,19 +100,19 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     last = profile.bridges[profile.layers[-1]]
     last.save(out)
     if not options.no_pictures:
-        plots = svae.plots
+        plots, judge = svae.plots, load_judge(data)  # of natural pictures: ten minutes, once
         first = [int((y == k).nonzero()[0]) for k in range(min(3, data.n_classes))]
         second = x[[int((y == k).nonzero()[1]) for k in range(6)]]
         pictures = {
             "profile": plots.profile(profile),
             "concepts": plots.layer_shares(shares),
             "invariances": plots.layer_invariances(profile.bridges, x[first], seed=options.seed),
-            "attacks": attacks(frozen, profile, data, x, options),
+            "attacks": attacks(frozen, profile, data, judge, x, options),
             "swaps": plots.swap_grid(last, second),
             "edits": edits(profile, data, settings, second, options, trainer),
         }
         if data.x_shape[0] == 3:
-            pictures["textures"], pictures["domains"] = shifts(frozen, profile, data, second)
+            pictures |= shifts(profile, data, judge, second)
         for name, figure in pictures.items():
             plots.save(figure, out / f"{name}.png")
     metrics["seconds_total"] = round(time.perf_counter() - started, 1)
@@ -228,11 +229,8 @@ def edits(
     return svae.plots.interpolations(bridge, x[:3], x[3:6], ["class"], n=8)
 
 
-def shifts(frozen: Any, profile: Any, data: Any, x: Any) -> tuple[Any, Any]:
-    """What each layer makes of texture without shape, and of pictures from another domain.
-
-    Read by the network itself: it is its own view that is asked for.
-    """
+def shifts(profile: Any, data: Any, judge: Any, x: Any) -> dict[str, Any]:
+    """What each layer makes of texture without shape, and of pictures from another domain."""
     import svae
     from svae import shifts
 
@@ -249,18 +247,19 @@ def shifts(frozen: Any, profile: Any, data: Any, x: Any) -> tuple[Any, Any]:
         "line drawing": shifts.edges(one),
         "negative": 1 - one,
     }
-    return tuple(  # pyright: ignore[reportReturnType]
-        svae.plots.perturbed(profile.bridges, versions, frozen.predict, data.class_names, n=3)
-        for versions in (texture, domains)
-    )
+    return {
+        name: svae.plots.perturbed(profile.bridges, versions, judge, data.class_names, n=3)
+        for name, versions in (("textures", texture), ("domains", domains))
+    }
 
 
-def attacks(frozen: Any, profile: Any, data: Any, x: Any, options: argparse.Namespace) -> Any:
+def attacks(
+    frozen: Any, profile: Any, data: Any, judge: Any, x: Any, options: argparse.Namespace
+) -> Any:
     """One input, attacked and with noise of the same size, as each layer shows them."""
     import torch
 
     import svae
-    from svae.judge import load_judge
 
     some = x[:50]
     generator = torch.Generator().manual_seed(options.seed)
@@ -272,8 +271,7 @@ def attacks(frozen: Any, profile: Any, data: Any, x: Any, options: argparse.Name
     i = fooled[0] if fooled else 0
     noisy = svae.attacks.random_signs(some, size, generator)
     versions = {"clean": some[i : i + 1], "attacked": moved[i : i + 1], "noise": noisy[i : i + 1]}
-    # A judge of natural pictures is trained for ten minutes, and kept.
-    return svae.plots.perturbed(profile.bridges, versions, load_judge(data), data.class_names)
+    return svae.plots.perturbed(profile.bridges, versions, judge, data.class_names)
 
 
 def write(metrics: dict[str, Any], out: Path) -> None:

@@ -63,7 +63,7 @@ class ExplainSettings:
         bridge_steps: Steps of the flow of each layer.
         perceptual_weight: Of what the network sees in a reconstruction, against its pixels.
         adversarial_weight: Of a critic that the reconstructions of pictures must fool; 0 trains
-            without one.
+            without one, as rows are.
         noise: On codes, in standard deviations: one for all layers, so that they compare.
         fibre_weight: Of the distance between what a layer sees in a draw and what it should.
         batch_size: Of the autoencoder; flows take twice as many.
@@ -243,7 +243,7 @@ def _with_losses(
     if settings.perceptual_weight and frozen.differentiable:
         seen = frozen.at(_perceptual_layer(frozen))
         trained = Perceptual(trained, seen, settings.perceptual_weight)
-    if settings.adversarial_weight and len(autoencoder.x_shape) == 3:
+    if settings.adversarial_weight:
         trained = Adversarial(trained, settings.adversarial_weight)
     return trained
 
@@ -357,12 +357,14 @@ def estimated_seconds(
         autoencoder = new_autoencoder(data, settings)
         x = data.train.floats(limit=settings.batch_size)
         trained = _with_losses(autoencoder, frozen, settings)
+        alone = _with_losses(autoencoder, frozen, replace(settings, adversarial_weight=0.0))
         encode = _timed(lambda: autoencoder.encode(x).sum().backward())
         step = _timed(lambda: trained.loss(x)[0].backward())
+        drawn = _timed(lambda: alone.loss(x)[0].backward())  # a flow faces no critic
         with torch.no_grad():
             predict = _timed(lambda: frozen.predict(x))
     # A flow decodes as many images as a batch of the autoencoder has, and backwards too.
-    flow = step + 0.02
+    flow = drawn + 0.02
     passes = (len(data.train) / settings.batch_size) * (predict + encode / 3)
     return settings.autoencoder_steps * step + n_layers * (settings.bridge_steps * flow + passes)
 

@@ -24,7 +24,7 @@ def hybrid(
     r"""The coarse structure of one picture with the fine one of another.
 
     .. math:: x = \mathrm{clip}_{[0, 1]}(G x_\mathrm{shape} + (1 - G)\, x_\mathrm{texture}),
-        \qquad G(f) = e^{-\ln 2\, f^2 / 2 f_0^2}
+        \qquad G(f) = e^{-\ln 2\, f^2 / f_0^2}
 
     References:
         Hybrid Images (Oliva, Torralba & Schyns, 2006), https://doi.org/10.1145/1141911.1141919
@@ -32,7 +32,7 @@ def hybrid(
     Args:
         shape: Gives the low frequencies.
         texture: Gives the high ones.
-        cutoff: :math:`f_0`, where half of the power of either passes, in cycles per pixel.
+        cutoff: :math:`f_0`, where half of the amplitude of either passes, in cycles per pixel.
 
     Raises:
         ValueError: If the pictures differ in shape, or ``cutoff`` is not above 0.
@@ -47,7 +47,7 @@ def hybrid(
     height, width = shape.shape[-2:]
     rows = torch.fft.fftfreq(height, device=shape.device)[:, None]
     columns = torch.fft.rfftfreq(width, device=shape.device)
-    low = torch.exp(-math.log(2) / 2 * (rows.square() + columns.square()) / cutoff**2)
+    low = torch.exp(-math.log(2) * (rows.square() + columns.square()) / cutoff**2)
     mixed = low * torch.fft.rfft2(shape) + (1 - low) * torch.fft.rfft2(texture)
     return torch.fft.irfft2(mixed, s=(height, width)).clamp(0, 1)
 

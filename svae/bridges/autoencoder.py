@@ -215,7 +215,8 @@ class Autoencoder(Described, CodeNetwork):
 
     .. math::
         D(E(x) + \sigma \epsilon) \approx x, \quad \epsilon \sim \mathcal{N}(0, I), \qquad
-        E(x) = \mathrm{norm}(A s + C m + e(s)), \quad m_c = \max_{ij} x_{cij}, \quad s = x / m,
+        E(x) = \mathrm{norm}(A s + C m + e(s)), \quad m_c = \max_{ij} x_{cij}, \quad
+        s = x / \max(m, 0.05),
         \qquad D(z) = \mathrm{sigmoid}(h(z)) \, \mathrm{sigmoid}(B z + d(z))
 
     A linear autoencoder and a convolutional one are trained as one: A, B and C are matrices, e and
@@ -244,8 +245,8 @@ class Autoencoder(Described, CodeNetwork):
         n_values = math.prod(self.x_shape)
         self.encoder = ConvEncoder(shape, width=width)
         self.code = nn.Linear(self.encoder.n_features, n_code)
-        self.linear_code = nn.Linear(n_values, n_code, bias=False)
-        self.brightest_code = nn.Linear(self.x_shape[0], n_code, bias=False)
+        self.shape_code = nn.Linear(n_values, n_code, bias=False)
+        self.gain_code = nn.Linear(self.x_shape[0], n_code, bias=False)
         self.decoder = ConvDecoder(shape, n_code, n_hidden=512, width=width)
         self.linear_decoder = nn.Linear(n_code, n_values)
         nn.init.zeros_(self.linear_decoder.weight)
@@ -266,7 +267,7 @@ class Autoencoder(Described, CodeNetwork):
         """The code before it is standardised."""
         most = x.amax((2, 3))
         shape = x / most.clamp(min=_DIMMEST)[:, :, None, None]
-        linear = self.linear_code(shape.flatten(1)) + self.brightest_code(most)
+        linear = self.shape_code(shape.flatten(1)) + self.gain_code(most)
         return self.code(self.encoder(shape)) + linear
 
     @torch.no_grad()
@@ -351,7 +352,7 @@ class Perceptual(Redrawing):
         if weight < 0:
             raise ValueError(f"weight must be at least 0, got {weight}")
         self.network, self.frozen, self.weight = network, frozen, weight
-        self.x_shape = network.x_shape
+        self.x_shape, self.losses_compare = network.x_shape, network.losses_compare
         self.variance: Tensor
         self.register_buffer("variance", torch.ones(1))
 

@@ -48,7 +48,7 @@ def save_bridge(bridge: ConceptBridge, folder: str | Path) -> None:
         ],
     }
     kept = nn.ModuleDict({"coordinates": coordinates, "flow": flow, "blocks": bridge.blocks})
-    if bridge.decoder is not None:
+    if bridge.decoder is not None and config["decoder"] != _FOREIGN:
         kept["decoder"] = bridge.decoder
     _write(bridge.frozen, kept, config, folder)
 
@@ -157,7 +157,8 @@ def restore(
     Args:
         folder: The folder that was written.
         frozen: The frozen network, needed where it is not from this package.
-        decoder: Needed where the decoder is not from this package.
+        decoder: Needed where the decoder is not from this package; without it nothing can be
+            decoded, and all else works.
 
     Raises:
         ValueError: If the network is another than the bridge was fitted to, a part is missing
@@ -189,12 +190,9 @@ def restore(
     bridge.assemble(coordinates, sizes)
     flow, _ = bridge.built()
     kept = nn.ModuleDict({"coordinates": coordinates, "flow": flow, "blocks": bridge.blocks})
-    if bridge.decoder is not None:
-        kept["decoder"] = bridge.decoder
-    if config["frozen"] != _FOREIGN:
-        kept["frozen"] = copy.deepcopy(network)  # one that was given keeps its own weights
-        if frozen is None:
-            kept["frozen"] = network
+    for name, part, given in (("decoder", shown, decoder), ("frozen", network, frozen)):
+        if part is not None and config[name] not in (None, _FOREIGN):
+            kept[name] = part if given is None else copy.deepcopy(part)  # which keeps its own
     load_weights(kept, folder / "model.safetensors", config.get("sha256"))
     _check_fingerprint(network, config, folder)
     return bridge.eval()

@@ -190,7 +190,7 @@ class InvarianceBridge(nn.Module):
         """From representations to inputs, all with one v: the ``decoder`` of a concept bridge.
 
         Edits of the representation can then be looked at, whatever the network:
-        ``svae.ConceptBridge(bridge.frozen, svae.bridges.Classes(), decoder=bridge.decoder())``.
+        ``concepts.decoder = bridge.decoder()``, once the concept bridge is fitted.
 
         Args:
             v: The invariances that all inputs share; None takes zeros, where v is likeliest.

@@ -33,8 +33,9 @@ class ConceptObjective(Described, nn.Module):
     alone leaves it to the flow's capacity whether the residual is without the class. The last puts
     the same question to pairs, in their coordinates: exchange the concept between the two; where
     they share it nothing may change (:math:`r = r^a`), where they differ in nothing else one must
-    become the other (:math:`r = r^b`). It is the log-density of a Cauchy distribution of scale
-    s = 0.1, so that an inverse that goes astray in the first steps does not outweigh all else.
+    become the other (:math:`r = r^b`). It is minus the log-density of a Cauchy distribution of
+    scale s = 0.1, up to a constant, so that an inverse that goes astray in the first steps does
+    not outweigh all else.
 
     Args:
         noise: :math:`\sigma`, in standard deviations of a unit; rectified units have mass at a
@@ -105,8 +106,10 @@ class ConceptObjective(Described, nn.Module):
             term, exchange = self._pair_loss(bridge, bank, first, second)
             kind = "differ" if bank.differ else "share"
             found[f"pairs_{bank.name}_{kind}"] = term.detach()
-            found[f"exchange_{bank.name}_{kind}"] = exchange.detach()
-            loss = loss + term + self.exchange_weight * exchange
+            loss = loss + term
+            if exchange is not None:
+                found[f"exchange_{bank.name}_{kind}"] = exchange.detach()
+                loss = loss + self.exchange_weight * exchange
         if self.answer_weight and bridge.answer_concept is not None:
             n = max(1, round(self.answer_share * len(noise)))
             some = {name: z[:n] for name, z in parts.items()}
@@ -124,8 +127,8 @@ class ConceptObjective(Described, nn.Module):
 
     def _pair_loss(
         self, bridge: ConceptBridge, bank: PairBank, first: Tensor, second: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Negative log-likelihood of pairs, and what an exchange costs."""
+    ) -> tuple[Tensor, Tensor | None]:
+        """Negative log-likelihood of pairs, and what an exchange costs if that is asked for."""
         (a, a_det, _), (b, b_det, _) = (self._through(bridge, side) for side in (first, second))
         log_prob = a_det + b_det
         of_a, of_b = bridge.split(a), bridge.split(b)
@@ -140,11 +143,13 @@ class ConceptObjective(Described, nn.Module):
         # Two examples each, so that a pair weighs as much as an example.
         nll = -0.5 * log_prob.mean()
         if not self.exchange_weight:
-            return nll, nll.new_zeros(())
+            return nll, None
         exchanged = bridge.back(torch.cat([*{**of_a, bank.name: of_b[bank.name]}.values()], -1))
         _, coordinates = bridge.built()
         wanted = coordinates(second if bank.differ else first)[0]
-        return nll, ((exchanged - wanted) / _EXCHANGE_SCALE).square().log1p().sum(-1).mean()
+        error = (exchanged - wanted) / _EXCHANGE_SCALE
+        # log(1 + e^2) where the square alone would overflow.
+        return nll, 2 * torch.hypot(error, torch.ones_like(error)).log().sum(-1).mean()
 
     def _answer_loss(
         self,

@@ -16,44 +16,54 @@ MAX_BYTES = 1024**3  # held in memory; more is written to a file as it is comput
 
 
 def representations(
-    frozen: Frozen, parts: Iterable[Float[Tensor, "chunk *event"]]
+    frozen: Frozen,
+    parts: Iterable[Float[Tensor, "chunk *event"]],
+    what: str = "inputs",
 ) -> Iterator[Float[Tensor, "chunk *shape"]]:
     """What a layer shows of inputs, part by part.
 
     Args:
         frozen: The network, opened at the layer.
         parts: Inputs in order.
+        what: What they are, for messages.
 
     Raises:
-        RuntimeError: If the network cannot take an input, which is named.
+        RuntimeError: If the network cannot take some of them: the first of these is named.
     """
     first = 0
     for part in parts:
         try:
             shown = frozen.representation(part)
+        except torch.OutOfMemoryError:
+            raise
         except Exception as error:  # whatever a network of somebody else's may raise
-            row = _first_that_fails(frozen, part)
-            where = (
-                f"examples {first} to {first + len(part) - 1} together, though on none alone"
+            end = first + len(part) - 1
+            row = _first_that_fails(frozen, part, error)
+            place, advice = (
+                (f"{first} to {end} together", "It may want fewer at once, or others.")
                 if row is None
-                else f"example {first + row} ({_range(part[row])})"
+                else (
+                    f"number {first + row} ({_range(part[row])})",
+                    "Leave such ones out, or mend them in preprocess=.",
+                )
             )
             raise RuntimeError(
-                f"the network raised {type(error).__name__} on {where}: {error}. Leave such "
-                "examples out, or mend them in preprocess=. What was fitted and kept before is "
-                "still there."
+                f"the network raised {type(error).__name__} on the {what} {place}: {error}. "
+                f"{advice} What was fitted and kept before is still there."
             ) from error
         yield shown
         first += len(part)
 
 
-def _first_that_fails(frozen: Frozen, part: Tensor) -> int | None:
+def _first_that_fails(frozen: Frozen, part: Tensor, error: Exception) -> int | None:
+    """The first row that fails alone as all did together, where others do not fail."""
+    failed = []
     for row in range(len(part)):
         try:
             frozen.representation(part[row : row + 1])
-        except Exception:  # noqa: BLE001  the same as above, of one example
-            return row
-    return None
+        except Exception as alone:  # noqa: BLE001  as above
+            failed.append(row if type(alone) is type(error) else None)
+    return failed[0] if 0 < len(failed) < len(part) else None
 
 
 def _range(x: Tensor) -> str:

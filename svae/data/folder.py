@@ -45,7 +45,8 @@ class ImageFolder(ArrayData):
         batch_size: Examples per batch and process.
         seed: Split and orders of the training batches.
         strict: Whether images that cannot be read, rows without an image and images without a row
-            are errors; else they are left out, with a warning on the logger ``svae``.
+            are errors; else they are left out, with a warning on the logger ``svae``, unless more
+            than half of the images cannot be read.
         max_gigabytes: Memory that reading may take, twice what is held afterwards.
         augment: What to do to a float batch ``x`` while training, or None.
         mixture: What training batches are made of, such as equally many of each class.
@@ -143,12 +144,7 @@ def unlabelled_images(
     folder = Path(root)
     files = _files(folder)
     _check_memory(len(files), size, channels, max_gigabytes)
-    x, good = _decoded(files, size, channels, strict)
-    if 2 * len(good) < len(files):
-        raise ValueError(
-            f"{len(files) - len(good)} of {len(files)} images in {folder} cannot be read, "
-            "expected half of them at most. Are they what their names say?"
-        )
+    x, _ = _decoded(files, size, channels, strict)
     sets = _split(ArraySet(x, torch.zeros(len(x), dtype=torch.int64)), seed)
     return ArrayData(*sets, class_names=("any",), name=folder.resolve().name, seed=seed)
 

@@ -230,13 +230,12 @@ def coded(
     few = data.validation.subset(torch.arange(min(len(data.validation), N_VALIDATION)))
     sides = []
     with torch.no_grad():
-        for examples in (data.train, few):
+        for kind, examples in (("training", data.train), ("validation", few)):
             codes = stored(map(bridge.code, _chunks(examples)), len(examples))
-            shown = (
-                codes[:, :0]
-                if frozen is None
-                else stored(representations(frozen, _chunks(examples)), len(examples))
-            )
+            shown = codes[:, :0]
+            if frozen is not None:
+                seen = representations(frozen, _chunks(examples), f"{kind} examples")
+                shown = stored(seen, len(examples))
             sides.append((codes, shown))
     return _as_seen(data, seed, *((codes, shown.flatten(1)) for codes, shown in sides))
 

@@ -152,6 +152,9 @@ def fit(
 ) -> Path | None:
     """Trains ``model`` and leaves the best weights by validation in it, in evaluation mode.
 
+    Of a model whose losses do not compare between epochs (``model.losses_compare`` is False, as in
+    a game against a critic) the last weights are left.
+
     Args:
         model: What to train: an :class:`svae.SVAE`, a :class:`svae.ConceptBridge`, or a network
             beside one, such as :class:`svae.bridges.Autoencoder`.

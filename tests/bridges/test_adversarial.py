@@ -7,6 +7,7 @@ from torch import Tensor, nn
 import svae
 from svae.bridges import Adversarial, Autoencoder, Frozen, Perceptual, TableAutoencoder
 from svae.bridges.adversarial import PatchCritic
+from svae.compilation import CompiledLoss
 from svae.data import ArrayData, ArraySet
 
 
@@ -108,6 +109,32 @@ def test_it_goes_around_a_perceptual_loss_too() -> None:
     assert {"perceptual", "fooled", "critic", "absolute_error", "loss"} <= set(found)
     expected = found["loss"] + model.weight * found["fooled"] + found["critic"]
     assert torch.allclose(loss, expected)
+
+
+def test_the_game_in_one_graph_is_the_game_as_written() -> None:
+    values = []
+    for compiled in (False, True):
+        model, x = pair()
+        loss = CompiledLoss(model.loss, model, compiler=False) if compiled else model.loss
+        for step in range(2):  # a spectral norm goes on from step to step
+            model.zero_grad()
+            torch.manual_seed(step)
+            loss(x)[0].backward()
+        found = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+        values.append(found | dict(model.named_buffers()))
+    assert list(values[0]) == list(values[1])
+    for name, value in values[0].items():
+        assert torch.allclose(value, values[1][name], atol=1e-5, rtol=1e-4), name
+
+
+def test_losses_of_a_game_do_not_choose_an_epoch() -> None:
+    net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 3))
+    frozen = Frozen(net, "1", x_shape=(1, 8, 8))
+    game = Adversarial(Autoencoder((1, 8, 8), 3, 8), width=8)
+    assert Autoencoder((1, 8, 8)).losses_compare
+    assert Perceptual(Autoencoder((1, 8, 8), 3, 8), frozen).losses_compare
+    assert not game.losses_compare
+    assert not Perceptual(game, frozen).losses_compare
 
 
 def test_bad_critics_are_refused() -> None:

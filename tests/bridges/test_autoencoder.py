@@ -82,13 +82,13 @@ def test_the_code_knows_the_picture_and_its_brightest_values() -> None:
     autoencoder.code.bias.data.zero_()
     x = torch.rand(5, 3, 8, 8)
     most = x.amax((2, 3))
-    flat = (x / most[:, :, None, None]).flatten(1) @ autoencoder.linear_code.weight.T
-    wanted = flat + most @ autoencoder.brightest_code.weight.T
+    flat = (x / most[:, :, None, None]).flatten(1) @ autoencoder.shape_code.weight.T
+    wanted = flat + most @ autoencoder.gain_code.weight.T
     assert torch.allclose(autoencoder.encode(x), wanted, atol=1e-5)
     nn.init.normal_(autoencoder.code.weight)
     gain = torch.tensor([0.9, 0.5, 0.2])  # another colour is another brightness, and nothing else
     change = autoencoder.encode(x * gain[:, None, None]) - autoencoder.encode(x)
-    wanted = (most * gain - most) @ autoencoder.brightest_code.weight.T
+    wanted = (most * gain - most) @ autoencoder.gain_code.weight.T
     assert torch.allclose(change, wanted, atol=1e-4)
     assert bool(autoencoder.encode(torch.zeros(1, 3, 8, 8)).isfinite().all())
 

@@ -120,6 +120,22 @@ def test_edits_of_a_representation_are_shown_on_their_fibre(
         fitted.decoder(torch.zeros(3))
 
 
+def test_a_concept_bridge_that_shows_fibres_is_saved_without_them(
+    fitted: svae.InvarianceBridge, tmp_path: Path
+) -> None:
+    concepts = svae.ConceptBridge(fitted.frozen, n_blocks=1)
+    prepare(concepts, vectors().train)
+    concepts.decoder = fitted.decoder()
+    concepts.save(tmp_path)
+    x = vectors().test.floats(limit=5)
+    again = svae.load(tmp_path, frozen=fitted.frozen, decoder=fitted.decoder())
+    assert torch.equal(svae.reconstruct(again, x), svae.reconstruct(concepts.eval(), x))
+    blind = svae.load(tmp_path, frozen=fitted.frozen)
+    assert torch.equal(svae.read(blind, blind.encode(x)), svae.read(concepts, concepts.encode(x)))
+    with pytest.raises(ValueError, match="there is no decoder"):
+        svae.reconstruct(blind, x)
+
+
 def test_shares_of_concepts_are_those_of_the_fibre(fitted: svae.InvarianceBridge) -> None:
     data = vectors()
     x = data.train.floats()
@@ -306,15 +322,15 @@ def test_an_input_that_the_network_cannot_take_is_named() -> None:
     x = torch.rand(20, 4)
     assert len(torch.cat([*representations(frozen, x.split(5))])) == 20
     x[13, 2] = -0.25
-    message = r"ValueError on example 13 \(values from -0.25 to .*negative light"
+    message = r"ValueError on the inputs number 13 \(values from -0.25 to .*negative light"
     with pytest.raises(RuntimeError, match=message):
         list(representations(frozen, x.split(5)))
-    with pytest.raises(RuntimeError, match="examples 0 to 9 together, though on none alone: too"):
+    with pytest.raises(RuntimeError, match=r"the inputs 0 to 9 together: too.*fewer"):
         list(representations(frozen, x[:10].split(10)))
     data = vectors()
     assert bool((data.train.x < 0).any())
     bridge = svae.InvarianceBridge(frozen, Whitened())
-    with pytest.raises(RuntimeError, match="the network raised ValueError on"):
+    with pytest.raises(RuntimeError, match="ValueError on the training examples number"):
         svae.fit(bridge, data, max_epochs=1, enable_progress_bar=False)
     with pytest.raises(RuntimeError, match="the network raised ValueError on"):
         svae.fit(svae.ConceptBridge(frozen), data, max_epochs=1, enable_progress_bar=False)
