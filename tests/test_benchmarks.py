@@ -307,8 +307,8 @@ def test_frozen_networks_have_their_weights() -> None:
 def test_claims_on_concepts_are_made_of_what_is_finished(tmp_path: Path) -> None:
     row = {"answer_kept": 0.75, "round_trip": 1e-6, "class_entropy": 0.9, "scale": 2.0}
     row |= {"units": 5, "coordinates": 5, "class_dims": 2, "seconds": 1.0}
-    folder = tmp_path / "concepts"
-    folder.mkdir()
+    folder = tmp_path / "concepts" / f"recipe{concepts.RECIPE}"
+    folder.mkdir(parents=True)
     (folder / "lenet_relu_1_600.json").write_text(json.dumps(row))
     where = ["--runs", str(tmp_path), "--out", str(tmp_path / "c.json")]
     concepts.main(["--have", *where, "--table", str(tmp_path / "table.md")])

@@ -142,7 +142,7 @@ class ConceptObjective(Described, nn.Module):
                 log_prob = log_prob + block.log_prob(of_b[name])
         # Two examples each, so that a pair weighs as much as an example.
         nll = -0.5 * log_prob.mean()
-        if not self.exchange_weight:
+        if not self.exchange_weight or not bridge.dims[bank.name]:
             return nll, None
         exchanged = bridge.back(torch.cat([*{**of_a, bank.name: of_b[bank.name]}.values()], -1))
         _, coordinates = bridge.built()
