@@ -57,6 +57,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     import svae
     from svae.auditing import Audit
     from svae.saving import writable
+    from svae.training import Recipe
 
     out = writable(options.out)
     torch.manual_seed(options.seed)
@@ -64,11 +65,12 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     network, look = subject(options, data)
     say(f"data: {data.name}, {len(data.train)} training and {len(data.test)} test pictures")
 
-    def fit(model: Any, n_epochs: int) -> None:
+    def fit(model: Any, n_epochs: int, **settings: Any) -> None:
         svae.fit(
             model,
             data,
             seed=options.seed,
+            **settings,
             max_epochs=n_epochs,
             accelerator={"cuda": "gpu"}.get(options.device, options.device),
             devices=1,
@@ -76,10 +78,20 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
         )
         model.cpu().eval()
 
-    autoencoder = svae.bridges.Autoencoder(data.x_shape, n_code=128)
-    fit(svae.bridges.Perceptual(autoencoder, svae.Frozen(network, look)), options.max_epochs)
-    bridge = svae.ConceptBridge(svae.Frozen.autoencoder(autoencoder, network), concepts)
-    fit(bridge, options.max_epochs)
+    autoencoder = svae.bridges.Autoencoder(data.x_shape, n_code=256, noise=0.1)
+    seen = svae.bridges.Perceptual(autoencoder, svae.Frozen(network, look))
+    with data.batches_of(64):
+        fit(seen, options.max_epochs, recipe=Recipe(learning_rate=5e-3))
+    # Few pictures for so many dims: a small flow that bends little, much noise, and a light hand
+    # on the answer. A larger one learns the pictures by heart, and its swaps end far from any.
+    bridge = svae.ConceptBridge(
+        svae.Frozen.autoencoder(autoencoder, network), concepts, n_blocks=4, hidden=(128, 128)
+    )
+    objective = svae.bridges.ConceptObjective(
+        noise=0.2, value_weight=10.0, answer_weight=0.05, answer_share=0.5
+    )
+    slow = Recipe(learning_rate=1e-3, weight_decay=1e-2)
+    fit(bridge, options.max_epochs, recipe=slow, objective=objective)
     bridge.save(out)
 
     result = Audit()
