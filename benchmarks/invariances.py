@@ -124,26 +124,32 @@ def wasserstein(a: torch.Tensor, b: torch.Tensor) -> float:
     return float(sum(wasserstein_distance(one, other) for one, other in pairs) / a.shape[1])
 
 
-def cost(name: str, seed: int, options: argparse.Namespace) -> dict[str, float]:
-    """Milliseconds of one more draw, and of an input optimised to the same fibre loss."""
+def lenet_bridge(
+    layer: str, data: Any, seed: int, options: argparse.Namespace, **changes: float
+) -> Any:
+    """A bridge at a layer of LeNet, kept."""
     import svae
     from svae.explaining import fit_bridge
 
+    return fit_bridge(
+        svae.Frozen(networks.LeNet.trained(), layer, x_shape=data.x_shape),
+        data,
+        settings=replace(settings(options), **changes),
+        seed=seed,
+        cache=options.runs / "invariances" / "cache",
+        enable_progress_bar=False,
+    )
+
+
+def cost(name: str, seed: int, options: argparse.Namespace) -> dict[str, float]:
+    """Milliseconds of one more draw, and of an input optimised to the same fibre loss."""
     data = loaded("mnist", seed, 200 if options.quick else 10_000)
     found = {}
     for kind, layer in (("middle", MIDDLE[name]), ("logits", LOGITS[name])):
-        frozen = svae.Frozen(networks.LeNet.trained(), layer, x_shape=data.x_shape)
-        bridge = fit_bridge(
-            frozen,
-            data,
-            settings=settings(options),
-            seed=seed,
-            cache=options.runs / "invariances" / "cache",
-            enable_progress_bar=False,
-        )
+        bridge = lenet_bridge(layer, data, seed, options)
         x = data.test.floats(limit=64)
         with torch.no_grad():
-            representation = frozen.representation(x)
+            representation = bridge.frozen.representation(x)
             generator = torch.Generator().manual_seed(seed)
             times = []
             for _ in range(5):
@@ -192,8 +198,6 @@ def truth(seed: int, options: argparse.Namespace) -> dict[str, Any]:
 
 def weights(seed: int, options: argparse.Namespace) -> dict[str, float]:
     """What the weight of the fibre term gives and takes, LeNet's middle layer and logits."""
-    import svae
-    from svae.explaining import fit_bridge
     from svae.fibres import fibre_losses, variance_explained
     from svae.metrics import preservation
 
@@ -201,17 +205,8 @@ def weights(seed: int, options: argparse.Namespace) -> dict[str, float]:
     x = data.test.floats(limit=100 if options.quick else 1000)
     found = {}
     for weight in WEIGHTS:
-        chosen = replace(settings(options), fibre_weight=weight)
         for layer in (MIDDLE["lenet"], LOGITS["lenet"]):
-            frozen = svae.Frozen(networks.LeNet.trained(), layer, x_shape=data.x_shape)
-            bridge = fit_bridge(
-                frozen,
-                data,
-                settings=chosen,
-                seed=seed,
-                cache=options.runs / "invariances" / "cache",
-                enable_progress_bar=False,
-            )
+            bridge = lenet_bridge(layer, data, seed, options, fibre_weight=weight)
             generator = torch.Generator().manual_seed(seed)
             drawn, again = fibre_losses(bridge, x, 4, generator)
             found |= {
@@ -253,17 +248,9 @@ def seconds(seed: int, options: argparse.Namespace) -> dict[str, float]:
 def resamples(seed: int, options: argparse.Namespace) -> dict[str, float]:
     """Seconds of 10,000 resamples of one image, by device."""
     import svae
-    from svae.explaining import fit_bridge
 
     data = loaded("mnist", seed, 200 if options.quick else 10_000)
-    bridge = fit_bridge(
-        svae.Frozen(networks.LeNet.trained(), MIDDLE["lenet"], x_shape=data.x_shape),
-        data,
-        settings=settings(options),
-        seed=seed,
-        cache=options.runs / "invariances" / "cache",
-        enable_progress_bar=False,
-    )
+    bridge = lenet_bridge(MIDDLE["lenet"], data, seed, options)
     n, x = 100 if options.quick else 10_000, data.test.floats(limit=1)
     taken: dict[str, list[float]] = {"cpu": [], "cuda": []}
     for _ in range(6):  # in turn; the first of each warms up

@@ -50,6 +50,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     started = time.perf_counter()
 
     import svae
+    from svae.auditing import Audit
     from svae.judge import load_judge
     from svae.metrics import accuracy
     from svae.profiling import layer_profile
@@ -82,8 +83,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
         **trainer,
     )
     metrics: dict[str, Any] = {"dataset": data.name, "seed": options.seed}
-    metrics |= {"test_accuracy": right.value, "test_accuracy_low": right.low}
-    metrics |= {"test_accuracy_high": right.high, **profile.flat()}
+    metrics |= {**Audit({"test_accuracy": right}).flat(), **profile.flat()}
     metrics["seconds_total"] = round(time.perf_counter() - started, 1)
     write(metrics, out)  # a picture that fails loses no number
     print(f"\nanswers kept by plain reconstructions: {profile.reconstructed.value:.3f}\n")
@@ -91,10 +91,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     named = concepts_of_code(frozen, profile, data, settings, options, trainer)
     shares = fixed(profile, named, x, options)
     for layer, row in shares.items():
-        for name, one in row.items():
-            metrics[f"{layer}.fixes_{name}"] = one.value
-            metrics[f"{layer}.fixes_{name}_low"] = one.low
-            metrics[f"{layer}.fixes_{name}_high"] = one.high
+        metrics |= Audit({f"{layer}.fixes_{name}": one for name, one in row.items()}).flat()
     write(metrics, out)
     print(table(shares))
     last = profile.bridges[profile.layers[-1]]

@@ -1,14 +1,12 @@
 """Decoders that are trained against a critic of their pictures."""
 
-from typing import Any
-
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional
 from torch.nn.utils.parametrizations import spectral_norm
 
-from svae.bridges.autoencoder import Redrawing
+from svae.bridges.autoencoder import FurtherLoss, Redrawing
 
 __all__ = ["Adversarial", "PatchCritic"]
 
@@ -45,7 +43,7 @@ class PatchCritic(nn.Module):
         return self.net(2 * x - 1).flatten(1)
 
 
-class Adversarial(Redrawing):
+class Adversarial(FurtherLoss):
     r"""Trains a decoder of pictures against a critic, which it tries to fool.
 
     .. math:: L = L_\mathrm{network} + w\, \overline{\mathrm{softplus}(-C(\hat x))}, \qquad
@@ -72,32 +70,13 @@ class Adversarial(Redrawing):
     losses_compare = False
 
     def __init__(self, network: Redrawing, weight: float = 0.01, width: int = 32) -> None:
-        super().__init__()
-        if weight < 0:
-            raise ValueError(f"weight must be at least 0, got {weight}")
-        shape = network.x_shape
-        if len(shape) != 3:
+        super().__init__(network, weight)
+        if len(self.x_shape) != 3:
             raise ValueError(
-                f"a critic looks at pictures (channels, height, width), got inputs of {shape}"
+                "a critic looks at pictures (channels, height, width), got inputs of "
+                f"{self.x_shape}"
             )
-        self.network, self.weight, self.x_shape = network, weight, shape
-        self.critic = PatchCritic(shape[0], width)
-
-    def start(self, train: Any) -> None:
-        """What the network itself takes of training examples before the first step."""
-        self.network.start(train)
-
-    def settle(self, train: Any) -> None:
-        """What the network itself takes of training examples before it is looked at."""
-        self.network.settle(train)
-
-    def redrawn(self, x: Float[Tensor, "batch *event"]) -> Float[Tensor, "batch *event"]:
-        """The unbounded parameter of each value, as the network draws it."""
-        return self.network.redrawn(x)
-
-    def shown(self, logits: Float[Tensor, "batch *event"]) -> Float[Tensor, "batch *event"]:
-        """The pixels that the network shows for its parameters."""
-        return self.network.shown(logits)
+        self.critic = PatchCritic(self.x_shape[0], width)
 
     def difference(
         self, logits: Float[Tensor, "batch *event"], x: Float[Tensor, "batch *event"]

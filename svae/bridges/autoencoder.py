@@ -325,7 +325,41 @@ class TableAutoencoder(Described, CodeNetwork):
         return loss, {"loss": loss.detach(), "absolute_error": error.detach()}
 
 
-class Perceptual(Redrawing):
+class FurtherLoss(Redrawing):
+    """A network that draws, and a loss of its drawings beside its own.
+
+    Args:
+        network: What is trained.
+        weight: Of the further loss.
+
+    Raises:
+        ValueError: If the weight is negative.
+    """
+
+    def __init__(self, network: Redrawing, weight: float) -> None:
+        super().__init__()
+        if weight < 0:
+            raise ValueError(f"weight must be at least 0, got {weight}")
+        self.network, self.weight, self.x_shape = network, weight, network.x_shape
+
+    def start(self, train: Any) -> None:
+        """What the network itself takes from training examples before the first step."""
+        self.network.start(train)
+
+    def settle(self, train: Any) -> None:
+        """What the network itself takes from training examples before it is looked at."""
+        self.network.settle(train)
+
+    def redrawn(self, x: Float[Tensor, "batch *event"]) -> Float[Tensor, "batch *event"]:
+        """The unbounded parameter of each value, as the network draws it."""
+        return self.network.redrawn(x)
+
+    def shown(self, logits: Float[Tensor, "batch *event"]) -> Float[Tensor, "batch *event"]:
+        """The values that the network shows for its parameters."""
+        return self.network.shown(logits)
+
+
+class Perceptual(FurtherLoss):
     r"""Trains a decoder by what a frozen network sees in its pictures, beside their pixels.
 
     .. math:: L = L_\mathrm{pixels} + w \, \frac{1}{C} \sum_c
@@ -348,35 +382,20 @@ class Perceptual(Redrawing):
     """
 
     def __init__(self, network: Redrawing, frozen: Frozen, weight: float = 0.1) -> None:
-        super().__init__()
-        if weight < 0:
-            raise ValueError(f"weight must be at least 0, got {weight}")
-        self.network, self.frozen, self.weight = network, frozen, weight
-        self.x_shape, self.losses_compare = network.x_shape, network.losses_compare
+        super().__init__(network, weight)
+        self.frozen, self.losses_compare = frozen, network.losses_compare
         self.variance: Tensor
         self.register_buffer("variance", torch.ones(1))
 
     @torch.no_grad()
     def start(self, train: Any) -> None:
         """Takes the variance of each channel from some of the training examples."""
-        self.network.start(train)
+        super().start(train)
         seen = [self.frozen.representation(x) for x in train.floats(_N_START).split(500)]
         channels = torch.cat(seen).transpose(0, 1).flatten(1)
         variance = channels.var(1)
         shape = (-1, *[1] * (seen[0].dim() - 2))
         self.variance = variance.clamp(min=1e-6 * float(variance.max())).view(shape)
-
-    def settle(self, train: Any) -> None:
-        """What the network itself takes from training examples before it is looked at."""
-        self.network.settle(train)
-
-    def redrawn(self, x: Float[Tensor, "batch *event"]) -> Float[Tensor, "batch *event"]:
-        """The unbounded parameter of each value, as the network draws it."""
-        return self.network.redrawn(x)
-
-    def shown(self, logits: Float[Tensor, "batch *event"]) -> Float[Tensor, "batch *event"]:
-        """The values that the network shows for its parameters."""
-        return self.network.shown(logits)
 
     def difference(
         self, logits: Float[Tensor, "batch *event"], x: Float[Tensor, "batch *event"]

@@ -135,13 +135,11 @@ def profile(found: "LayerProfile") -> "matplotlib.figure.Figure":
     Args:
         found: What :func:`svae.profiling.layer_profile` gives.
     """
-    from matplotlib.figure import Figure
     from matplotlib.ticker import PercentFormatter
 
     layers = found.layers
     places = np.arange(len(layers))
-    width = max(5.0, 0.9 * len(layers) + 2.5)
-    figure = Figure(figsize=(width, 8.0), dpi=110, layout="constrained")
+    figure = _figure(layers, 8.0)
     axes = figure.subplots(3, 1, sharex=True)
 
     def line(panel: int, name: str, label: str, color: str, style: str = "o-") -> None:
@@ -190,7 +188,6 @@ def layer_shares(shares: Mapping[str, Mapping[str, "Estimate"]]) -> "matplotlib.
     Raises:
         ValueError: If there are no layers, or they have different concepts.
     """
-    from matplotlib.figure import Figure
     from matplotlib.ticker import PercentFormatter
 
     layers = list(shares)
@@ -199,9 +196,7 @@ def layer_shares(shares: Mapping[str, Mapping[str, "Estimate"]]) -> "matplotlib.
         raise ValueError(
             f"expected the same concepts at one or more layers, got {sorted(kinds) or 'no layers'}"
         )
-    figure = Figure(
-        figsize=(max(5.0, 0.9 * len(layers) + 2.5), 3.6), dpi=110, layout="constrained"
-    )
+    figure = _figure(layers, 3.6)
     axes = figure.subplots()
     for k, concept in enumerate(kinds.pop()):
         _line(axes, [shares[layer][concept] for layer in layers], concept, f"C{k}")
@@ -214,6 +209,14 @@ def layer_shares(shares: Mapping[str, Mapping[str, "Estimate"]]) -> "matplotlib.
     _name_layers(axes, layers)
     figure.suptitle("Which concepts each layer still fixes", fontsize=11)
     return figure
+
+
+def _figure(layers: Sequence[str], height: float) -> "matplotlib.figure.Figure":
+    """As wide as the layers need."""
+    from matplotlib.figure import Figure
+
+    width = max(5.0, 0.9 * len(layers) + 2.5)
+    return Figure(figsize=(width, height), dpi=110, layout="constrained")
 
 
 def _line(
