@@ -1,5 +1,6 @@
 """Concepts defined by two sketches: operators on images, measures of strokes, pairs."""
 
+from svae.sketches.frames import Rotation, Shift, Size
 from svae.sketches.measures import blur, colour, slant, thickness
 from svae.sketches.operators import (
     Blur,
@@ -11,13 +12,21 @@ from svae.sketches.operators import (
     Thickness,
 )
 from svae.sketches.pairs import Sketch, sketch_from_images
+from svae.sketches.tones import Brightness, Contrast, Hue, Saturation
 
 __all__ = [
     "Blur",
+    "Brightness",
     "Colour",
+    "Contrast",
     "CornerRounding",
+    "Hue",
     "Joint",
     "Operator",
+    "Rotation",
+    "Saturation",
+    "Shift",
+    "Size",
     "Sketch",
     "Slant",
     "Thickness",
