@@ -1,9 +1,7 @@
 """Operators on the tones of a picture: brightness, contrast, hue and saturation."""
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor
 
@@ -77,15 +75,17 @@ class Hue(Operator):
             raise ValueError(f"hue is turned by {self.value}, expected -180 to 180 degrees.")
 
     def _apply(self, x: Tensor) -> Tensor:
-        return _of_torchvision("adjust_hue")(_coloured(x), self.value / 360)
+        from torchvision.transforms.v2.functional import adjust_hue
+
+        return adjust_hue(_coloured(x), self.value / 360)
 
 
 @dataclass(frozen=True)
 class Saturation(Operator):
-    """Makes colours paler or stronger, away from the grey of the same luminance.
+    """Makes colours paler or stronger, the brightest channel of each pixel staying as it is.
 
     Args:
-        value: Factor, 0 for grey, 1 changing nothing.
+        value: Factor on what the other channels lack; 0 for grey, 1 changing nothing.
 
     Raises:
         ValueError: If ``value`` is negative, or a picture has not three channels.
@@ -97,13 +97,8 @@ class Saturation(Operator):
         _check_factor("saturation", self.value)
 
     def _apply(self, x: Tensor) -> Tensor:
-        return _of_torchvision("adjust_saturation")(_coloured(x), self.value)
-
-
-def _of_torchvision(name: str) -> Callable[..., Any]:
-    from torchvision.transforms.v2 import functional
-
-    return getattr(functional, name)
+        most = _coloured(x).amax(1, keepdim=True)
+        return most - self.value * (most - x)
 
 
 def _coloured(x: Tensor) -> Tensor:
