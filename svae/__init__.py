@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from svae import (
         attacks,
+        attribution,
         bridges,
         consistency,
         data,
@@ -67,6 +68,7 @@ _NAMES = {
 }
 _MODULES = (
     "attacks",
+    "attribution",
     "bridges",
     "consistency",
     "data",
@@ -102,6 +104,7 @@ __all__ = [
     "SupervisedELBO",
     "SupervisedModel",
     "attacks",
+    "attribution",
     "bridges",
     "consistency",
     "data",

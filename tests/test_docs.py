@@ -80,7 +80,7 @@ def names(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Any]:
     [
         *("index.md", "getting-started.md", "data.md", "sketches.md"),
         *("extending.md", "compilation.md", "models/flows.md", "models/concepts.md"),
-        "models/invariances.md",
+        *("models/invariances.md", "answers.md"),
     ],
 )
 @pytest.mark.filterwarnings("ignore::svae.explaining.InputScaling")  # untrained networks

@@ -27,6 +27,7 @@ CHAINS = [
     [{"flows"}, {"bridges"}, {"training"}],
     [{"bridges"}, {"training"}, {"explaining"}, {"profiling"}, {"commands"}],
     [{"caching"}, {"explaining"}],
+    [{"factorization", "metrics", "sketches"}, {"nuisances"}, {"auditing"}, {"reporting"}],
     [{"bridges", "metrics"}, {"fibres"}, {"profiling"}],
     [{"bridges", "metrics"}, {"distilling"}],
     [
@@ -66,6 +67,7 @@ RESTRICTED = {
     "data",
     "sketches",
     "attribution",
+    "nuisances",
     "editing",
     "factorization",
     "latent",
