@@ -36,7 +36,8 @@ LAYERS = {
 }
 MIDDLE = {"lenet": "pool2", "resnet20": "layer3"}
 LOGITS = {"lenet": "ip2", "resnet20": "linear"}
-WEIGHTS = (0.0, 0.3, 1.0, 3.0, 10.0)  # of the fibre term
+NATURAL = {"n_code": 768, "principal": True, "autoencoder_steps": 1000}
+WEIGHTS = (0.0, 0.3, 1.0, 2.5, 10.0)  # of the fibre term
 
 
 def settings(options: argparse.Namespace, **more: Any) -> Any:
@@ -61,7 +62,7 @@ def layers(name: str, seed: int, options: argparse.Namespace) -> dict[str, float
         frozen,
         data,
         LAYERS[name],
-        settings=settings(options, n_code=64 if name == "lenet" else 256),
+        settings=settings(options, **({} if name == "lenet" else NATURAL)),
         n_images=100 if options.quick else 1000,
         seed=seed,
         cache=options.runs / "invariances" / "cache",

@@ -119,12 +119,13 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
 
 
 def chosen_settings(data: Any, options: argparse.Namespace) -> Any:
-    """The defaults, with more code dims for colour pictures; or few steps."""
+    """The defaults, or principal components for natural pictures; or few steps."""
     from dataclasses import replace
 
     from svae.explaining import ExplainSettings
 
-    settings = ExplainSettings(n_code=256 if data.x_shape[0] == 3 else 64)
+    natural = {"n_code": 768, "principal": True, "autoencoder_steps": 1000}
+    settings = ExplainSettings(**(natural if data.x_shape[0] == 3 else {}))
     if options.quick:
         settings = ExplainSettings(n_code=12, autoencoder_steps=60, bridge_steps=30)
     if options.max_epochs is not None:

@@ -18,11 +18,12 @@ import torch
 from torch import Tensor, nn
 
 from svae.bridges.adversarial import Adversarial
-from svae.bridges.autoencoder import Autoencoder, Perceptual, Redrawing, TableAutoencoder
+from svae.bridges.autoencoder import Autoencoder, CodeNetwork, Perceptual, Redrawing
 from svae.bridges.fibre import InvarianceObjective
 from svae.bridges.files import restore_invariance
 from svae.bridges.frozen import Frozen
 from svae.bridges.invariance import CodeDensity, InvarianceBridge
+from svae.bridges.linear import PrincipalAutoencoder, TableAutoencoder
 from svae.caching import cache_folder, kept, key_of
 from svae.data import ArrayData, as_data
 from svae.factorization import in_batches
@@ -64,6 +65,8 @@ class ExplainSettings:
         perceptual_weight: Of what the network sees in a reconstruction, against its pixels.
         adversarial_weight: Of a critic that the reconstructions of pictures must fool; 0 trains
             without one, as rows are.
+        principal: Take a :class:`svae.bridges.PrincipalAutoencoder`, which natural pictures need,
+            and some hundred code dims for it.
         noise: On codes, in standard deviations: one for all layers, so that they compare.
         fibre_weight: Of the distance between what a layer sees in a draw and what it should.
         batch_size: Of the autoencoder; flows take twice as many.
@@ -74,11 +77,12 @@ class ExplainSettings:
 
     n_code: int = 64
     autoencoder_steps: int = 4000
-    bridge_steps: int = 1500
+    bridge_steps: int = 2000
     perceptual_weight: float = 0.1
     adversarial_weight: float = 0.0
+    principal: bool = False
     noise: float = 0.05
-    fibre_weight: float = 1.0
+    fibre_weight: float = 2.5
     batch_size: int = 64
 
     def __post_init__(self) -> None:
@@ -191,7 +195,7 @@ def fit_autoencoder(
     seed: int = 0,
     cache: str | Path | None = None,
     **trainer: Any,
-) -> Autoencoder | TableAutoencoder:
+) -> CodeNetwork:
     """The autoencoder that shows what the layers of a network ignore; one for all of its layers.
 
     It is trained on pixels and on what the network's last feature map (or hidden layer) sees in
@@ -215,29 +219,30 @@ def fit_autoencoder(
         f"autoencoder-{key_of(content(frozen, data, settings.of_autoencoder, seed))}.safetensors"
     )
 
-    def read() -> Autoencoder | TableAutoencoder:
+    def read() -> CodeNetwork:
         load_weights(autoencoder, path)
         return autoencoder.eval()
 
-    def make() -> Autoencoder | TableAutoencoder:
+    def make() -> CodeNetwork:
         trained = _with_losses(autoencoder, frozen, settings)
-        _fit(trained, data, settings.autoencoder_steps, settings.batch_size, seed, trainer)
+        steps, recipe = settings.autoencoder_steps, Recipe(learning_rate=trained.learning_rate)
+        _fit(trained, data, steps, settings.batch_size, seed, trainer, recipe)
         return autoencoder.eval()
 
     return kept(path, read, make, write=lambda made: save_weights(made, path))
 
 
-def new_autoencoder(data: ArrayData, settings: ExplainSettings) -> Autoencoder | TableAutoencoder:
+def new_autoencoder(data: ArrayData, settings: ExplainSettings) -> CodeNetwork:
     """An autoencoder of pictures, or of rows; no row has more code dims than numbers."""
-    if len(data.x_shape) == 3:
-        return Autoencoder(data.x_shape, settings.n_code)
-    n_values = int(torch.Size(data.x_shape).numel())
-    return TableAutoencoder(data.x_shape, min(settings.n_code, n_values))
+    n_code = min(settings.n_code, int(torch.Size(data.x_shape).numel()))
+    if len(data.x_shape) != 3:
+        return TableAutoencoder(data.x_shape, n_code)
+    if settings.principal:
+        return PrincipalAutoencoder(data.x_shape, n_code)
+    return Autoencoder(data.x_shape, settings.n_code)
 
 
-def _with_losses(
-    autoencoder: Autoencoder | TableAutoencoder, frozen: Frozen, settings: ExplainSettings
-) -> Redrawing:
+def _with_losses(autoencoder: CodeNetwork, frozen: Frozen, settings: ExplainSettings) -> Redrawing:
     """The autoencoder within the further losses that the settings ask for."""
     trained: Redrawing = autoencoder
     if settings.perceptual_weight and frozen.differentiable:
@@ -386,7 +391,8 @@ def fit_flow(
     objective: InvarianceObjective,
 ) -> None:
     """Fits a flow over codes for as long as the settings say."""
-    _fit(model, data, settings.bridge_steps, 2 * settings.batch_size, seed, trainer, objective)
+    steps, recipe = settings.bridge_steps, Recipe(learning_rate=5e-3)
+    _fit(model, data, steps, 2 * settings.batch_size, seed, trainer, recipe, objective)
 
 
 def _check_trainer(trainer: dict[str, Any]) -> None:
@@ -406,6 +412,7 @@ def _fit(
     batch_size: int,
     seed: int,
     trainer: dict[str, Any],
+    recipe: Recipe,
     objective: nn.Module | None = None,
 ) -> None:
     started = time.perf_counter()
@@ -415,7 +422,7 @@ def _fit(
             data,
             seed=seed,
             objective=objective,
-            recipe=Recipe(learning_rate=5e-3),
+            recipe=recipe,
             **{**lasting(data, steps), **trainer},
         )
     kind = type(model).__name__

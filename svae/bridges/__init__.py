@@ -7,7 +7,6 @@ from svae.bridges.autoencoder import (
     ImageDecoder,
     Perceptual,
     Reconstruction,
-    TableAutoencoder,
 )
 from svae.bridges.blocks import Block
 from svae.bridges.concepts import ConceptBridge
@@ -15,6 +14,7 @@ from svae.bridges.coordinates import Coordinates, UnitsDropped
 from svae.bridges.fibre import InvarianceObjective
 from svae.bridges.frozen import BlackBox, Frozen
 from svae.bridges.invariance import CodeDensity, InvarianceBridge
+from svae.bridges.linear import PrincipalAutoencoder, TableAutoencoder
 from svae.bridges.naming import Attribute, Classes, Concept, Evidence, Pairs, Sketched, Together
 from svae.bridges.objective import ConceptObjective
 
@@ -37,6 +37,7 @@ __all__ = [
     "InvarianceObjective",
     "Pairs",
     "Perceptual",
+    "PrincipalAutoencoder",
     "Reconstruction",
     "Score",
     "Sketched",

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from svae.bridges.frozen import Frozen
-from svae.nets import MLP, ConvDecoder, ConvEncoder, MLPDecoder, MLPEncoder
+from svae.nets import MLP, ConvDecoder, ConvEncoder, MLPDecoder
 from svae.saving import Described
 
 __all__ = [
@@ -19,7 +19,6 @@ __all__ = [
     "ImageDecoder",
     "Perceptual",
     "Reconstruction",
-    "TableAutoencoder",
 ]
 
 _N_START = 2000  # examples that say how the units of a representation are scaled
@@ -83,10 +82,12 @@ class Redrawing(nn.Module):
         x_shape: Shape of one input.
         losses_compare: Whether the epoch of the lowest validation loss is the best one; else the
             last is kept.
+        learning_rate: Peak of the one-cycle schedule that it is trained well with.
     """
 
     x_shape: tuple[int, ...]
     losses_compare = True
+    learning_rate = 5e-3
 
     def start(self, train: Any) -> None:
         """Takes what is needed of training examples before the first step; by default nothing."""
@@ -277,54 +278,6 @@ class Autoencoder(Described, CodeNetwork):
         self.linear_decoder.bias.copy_(mean.clamp(0.003, 0.997).logit())
 
 
-class TableAutoencoder(Described, CodeNetwork):
-    r"""An autoencoder of rows of numbers, a linear one and a perceptron trained as one.
-
-    .. math:: E(x) = \mathrm{norm}(A x + e(x)), \quad D(z) = B z + d(z), \quad
-        L = \overline{(D(E(x) + \sigma \epsilon) - x)^2}
-
-    Args:
-        shape: ``(features,)``, of about unit variance.
-        n_code: Number of code dims.
-        width: Of the hidden layers.
-        noise: :math:`\sigma`, in standard deviations of a code dim.
-
-    Raises:
-        ValueError: If a number is out of range.
-    """
-
-    def __init__(
-        self, shape: Sequence[int], n_code: int = 64, width: int = 256, noise: float = 0.02
-    ) -> None:
-        super().__init__()
-        self._begin(shape, n_code, noise)
-        n_values = math.prod(self.x_shape)
-        self.encoder = MLPEncoder(shape, n_code, (width, width))
-        self.linear_code = nn.Linear(n_values, n_code, bias=False)
-        self.decoder = MLPDecoder(shape, n_code, (width, width))
-        self.linear_decoder = nn.Linear(n_code, n_values)
-
-    def logits(self, code: Float[Tensor, "batch n_code"]) -> Float[Tensor, "batch *event"]:
-        """The values themselves."""
-        return self.decoder(code) + self.linear_decoder(code).unflatten(1, self.x_shape)
-
-    def raw_code(self, x: Float[Tensor, "batch *event"]) -> Float[Tensor, "batch n_code"]:
-        """The code before it is standardised."""
-        return self.encoder(x) + self.linear_code(x.flatten(1))
-
-    def shown(self, logits: Float[Tensor, "batch *event"]) -> Float[Tensor, "batch *event"]:
-        """The values as they are."""
-        return logits
-
-    def difference(
-        self, logits: Float[Tensor, "batch *event"], x: Float[Tensor, "batch *event"]
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Mean squared and mean absolute error."""
-        loss = functional.mse_loss(logits, x)
-        error = (logits - x).abs().mean()
-        return loss, {"loss": loss.detach(), "absolute_error": error.detach()}
-
-
 class FurtherLoss(Redrawing):
     """A network that draws, and a loss of its drawings beside its own.
 
@@ -341,6 +294,7 @@ class FurtherLoss(Redrawing):
         if weight < 0:
             raise ValueError(f"weight must be at least 0, got {weight}")
         self.network, self.weight, self.x_shape = network, weight, network.x_shape
+        self.learning_rate = network.learning_rate
 
     def start(self, train: Any) -> None:
         """What the network itself takes from training examples before the first step."""

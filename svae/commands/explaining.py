@@ -49,6 +49,7 @@ def explain_command(options: Namespace) -> dict[str, Any]:
         autoencoder_steps=options.autoencoder_steps,
         bridge_steps=options.steps,
         adversarial_weight=options.adversarial,
+        principal=options.principal,
     )
     seconds = estimated_seconds(frozen, data, settings, len(layers))
     logger.info(
