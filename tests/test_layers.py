@@ -28,6 +28,7 @@ CHAINS = [
     [{"bridges"}, {"training"}, {"explaining"}, {"profiling"}, {"commands"}],
     [{"caching"}, {"explaining"}],
     [{"factorization", "metrics", "sketches"}, {"nuisances"}, {"auditing"}, {"reporting"}],
+    [{"factorization"}, {"counterfactuals"}, {"reporting"}],
     [{"bridges", "metrics"}, {"fibres"}, {"profiling"}],
     [{"bridges", "metrics"}, {"distilling"}],
     [
@@ -68,6 +69,7 @@ RESTRICTED = {
     "sketches",
     "attribution",
     "nuisances",
+    "counterfactuals",
     "editing",
     "factorization",
     "latent",
