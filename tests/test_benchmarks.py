@@ -398,3 +398,15 @@ def test_known_invariances_go_into_the_page(tmp_path: Path) -> None:
 def test_the_distance_of_two_samples_is_wassersteins() -> None:
     a = torch.tensor([[0.0, 1.0], [1.0, 1.0]])
     assert invariances.wasserstein(a, a + torch.tensor([0.5, 0.1])) == pytest.approx(0.3)
+
+
+def test_the_coverage_of_intervals_is_measured_whole(tmp_path: Path) -> None:
+    from benchmarks import coverage
+
+    coverage.main(["--quick", "--out", str(tmp_path / "coverage.json")])
+    found = json.loads((tmp_path / "coverage.json").read_text())
+    assert [one["id"] for one in found["claims"]] == [
+        *("audit.coverage.least", "audit.coverage.most", "audit.coverage.exact")
+    ]
+    assert found["claims"][0]["measured"] == min(one["held"] for one in found["clustered"])
+    assert all(0.8 <= one["held"] <= 1 for one in found["clustered"])

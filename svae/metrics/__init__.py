@@ -11,6 +11,7 @@ from svae.metrics.estimate import (
     bootstrap,
     clustered_mean,
     clustered_proportion,
+    exact_proportion,
     mean,
     proportion,
 )
@@ -43,6 +44,7 @@ __all__ = [
     "conditional_coverage",
     "conditional_frechet_distance",
     "diversity_ratio",
+    "exact_proportion",
     "expected_calibration_error",
     "feature_diversity_ratio",
     "frechet_distance",

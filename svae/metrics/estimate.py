@@ -13,9 +13,13 @@ __all__ = [
     "bootstrap",
     "clustered_mean",
     "clustered_proportion",
+    "exact_proportion",
     "mean",
     "proportion",
 ]
+
+
+_NORMAL = 1.959963984540054  # 97.5 % quantile
 
 
 class Estimate(NamedTuple):
@@ -62,11 +66,15 @@ def proportion(hits: Bool[Tensor, "*shape"]) -> Estimate:
 
 
 def clustered_proportion(hits: Bool[Tensor, "n_draws n_images"]) -> Estimate:
-    r"""Share of true values, Wilson's interval, where the draws of one image are not independent.
+    r"""Share of true values where the draws of one image are not independent.
 
-    The number of trials in Wilson's formula is the effective one, :math:`\hat p (1 - \hat p)` over
-    the squared standard error between images, held between the number of images and the number
-    of draws in all.
+    Wilson's interval, in whose formula the number of trials is the effective one,
+    :math:`\hat p (1 - \hat p)` over the squared standard error between images, held between the
+    number of images and the number of draws in all. That error is known as well as there are
+    images that differ: q is Student's, with twice as many degrees of freedom as there are images
+    with a hit, or with a miss where those are fewer. Over simulated sets it covers the true rate
+    in 93.5 to 97.5 %, from some five images with a hit on (``benchmarks/coverage.py``). With one
+    draw per image it is :func:`exact_proportion`.
 
     Args:
         hits: Truth values, one row per draw, one column per image.
@@ -74,17 +82,50 @@ def clustered_proportion(hits: Bool[Tensor, "n_draws n_images"]) -> Estimate:
     Raises:
         ValueError: If there is no trial.
     """
+    from scipy.special import stdtrit
+
     if hits.numel() == 0:
         raise ValueError("a proportion needs at least one trial; got none. Is the set empty?")
     n_draws, n_images = hits.shape
+    if n_draws == 1:
+        return exact_proportion(hits)
     by_image = hits.double().mean(0)
     p = by_image.mean().item()
-    n = float(n_images)
+    n, q = float(n_images), _NORMAL
     if 0 < p < 1 and n_images > 1:
+        n_telling = min(int((by_image > 0).sum()), int((by_image < 1).sum()))
+        q = float(stdtrit(2 * max(n_telling, 1), 0.975))
         squared_error = by_image.var().item() / n_images
         largest = float(n_draws * n_images)
         n = min(max(p * (1 - p) / max(squared_error, 1e-300), n), largest)
-    return _wilson(p, n)
+    return _wilson(p, n, q)
+
+
+def exact_proportion(hits: Bool[Tensor, "*shape"]) -> Estimate:
+    r"""Share of true values among independent trials, with the interval of Clopper and Pearson.
+
+    .. math:: \big[B^{-1}_{.025}(k,\, n - k + 1),\; B^{-1}_{.975}(k + 1,\, n - k)\big]
+
+    It covers the true rate in at least 95 % whatever that is, and mostly in more.
+
+    References:
+        The use of confidence or fiducial limits illustrated in the case of the binomial (Clopper &
+        Pearson, 1934)
+
+    Args:
+        hits: One truth value per trial.
+
+    Raises:
+        ValueError: If there is no trial.
+    """
+    from scipy.special import betaincinv
+
+    n, k = hits.numel(), int(hits.sum())
+    if not n:
+        raise ValueError("a proportion needs at least one trial; got none. Is the set empty?")
+    low = float(betaincinv(k, n - k + 1, 0.025)) if k else 0.0
+    high = float(betaincinv(k + 1, n - k, 0.975)) if k < n else 1.0
+    return Estimate(k / n, low, high)
 
 
 def mean(values: Float[Tensor, "*shape"]) -> Estimate:
@@ -162,8 +203,7 @@ def bootstrap(
     return Estimate(value, max(value - reach, low), min(value + reach, high))
 
 
-def _wilson(p: float, n: float) -> Estimate:
-    q = 1.959963984540054
+def _wilson(p: float, n: float, q: float = _NORMAL) -> Estimate:
     centre = (p + q**2 / (2 * n)) / (1 + q**2 / n)
     reach = q * math.sqrt(p * (1 - p) / n + q**2 / (4 * n**2)) / (1 + q**2 / n)
     # The ends 0 and 1 are exact in the formula, not in its rounding.

@@ -9,6 +9,7 @@ from svae.metrics import (
     bootstrap,
     clustered_mean,
     clustered_proportion,
+    exact_proportion,
     mean,
     proportion,
 )
@@ -38,7 +39,7 @@ def test_clusters_are_the_unit() -> None:
 def test_clustered_proportion_lies_between_images_and_draws() -> None:
     independent = torch.rand(8, 400) < 0.7
     same = (torch.rand(1, 400) < 0.7).expand(8, 400)
-    assert clustered_proportion(same) == pytest.approx(proportion(same[:1]), abs=1e-3)
+    assert clustered_proportion(same) == pytest.approx(proportion(same[:1]), abs=2e-3)
     width = [e.high - e.low for e in map(clustered_proportion, (independent, same))]
     assert 2 < width[1] / width[0] < 4  # about the root of 8
     certain = torch.ones(8, 400, dtype=torch.bool)
@@ -50,6 +51,25 @@ def test_clustered_intervals_hold_their_level() -> None:
     hits = torch.rand(400, 8, 60) < rates
     held = [e.low <= 0.9 <= e.high for e in map(clustered_proportion, hits)]
     assert 0.92 < sum(held) / 400 < 0.98
+
+
+def test_rare_hits_of_few_images_widen_the_interval() -> None:
+    """A dozen draws of one image say little: with the normal quantile 91 % would hold."""
+    generator = torch.Generator().manual_seed(0)
+    rates = torch.distributions.Beta(0.01 * 3 / 7, 0.99 * 3 / 7).sample((1000, 1, 500))
+    hits = torch.rand(1000, 8, 500, generator=generator) < rates
+    held = [e.low <= 0.01 <= e.high for e in map(clustered_proportion, hits)]
+    assert 0.93 < sum(held) / 1000 < 0.98
+
+
+@pytest.mark.parametrize(("hits", "n"), [(0, 10), (1, 10), (37, 90), (990, 1000), (50, 50)])
+def test_one_draw_per_image_has_the_exact_interval(hits: int, n: int) -> None:
+    wanted = stats.binomtest(hits, n).proportion_ci(method="exact")
+    trials = torch.arange(n) < hits
+    assert exact_proportion(trials) == pytest.approx((hits / n, wanted.low, wanted.high))
+    assert clustered_proportion(trials[None]) == exact_proportion(trials)
+    with pytest.raises(ValueError, match="at least one trial"):
+        exact_proportion(trials[:0])
 
 
 def test_bootstrap_of_a_mean_has_its_standard_error() -> None:
