@@ -69,6 +69,7 @@ class ExplainSettings:
             and some hundred code dims for it.
         noise: On codes, in standard deviations: one for all layers, so that they compare.
         fibre_weight: Of the distance between what a layer sees in a draw and what it should.
+        bridge_learning_rate: Peak of the flows' one-cycle schedule; lower for more code dims.
         batch_size: Of the autoencoder; flows take twice as many.
 
     Raises:
@@ -83,13 +84,17 @@ class ExplainSettings:
     principal: bool = False
     noise: float = 0.05
     fibre_weight: float = 2.5
+    bridge_learning_rate: float = 5e-3
     batch_size: int = 64
 
     def __post_init__(self) -> None:
         whole = (self.n_code, self.autoencoder_steps, self.bridge_steps, self.batch_size)
         weights = (self.perceptual_weight, self.adversarial_weight, self.noise, self.fibre_weight)
-        if min(whole) < 1 or min(weights) < 0:
-            raise ValueError(f"numbers of dims and steps start at 1, weights at 0, got {self}")
+        if min(whole) < 1 or min(weights) < 0 or self.bridge_learning_rate <= 0:
+            raise ValueError(
+                "numbers of dims and steps start at 1, weights at 0, and a learning rate is more "
+                f"than 0, got {self}"
+            )
 
     @property
     def of_autoencoder(self) -> "ExplainSettings":
@@ -100,6 +105,7 @@ class ExplainSettings:
             bridge_steps=plain.bridge_steps,
             noise=plain.noise,
             fibre_weight=plain.fibre_weight,
+            bridge_learning_rate=plain.bridge_learning_rate,
         )
 
 
@@ -391,7 +397,7 @@ def fit_flow(
     objective: InvarianceObjective,
 ) -> None:
     """Fits a flow over codes for as long as the settings say."""
-    steps, recipe = settings.bridge_steps, Recipe(learning_rate=5e-3)
+    steps, recipe = settings.bridge_steps, Recipe(learning_rate=settings.bridge_learning_rate)
     _fit(model, data, steps, 2 * settings.batch_size, seed, trainer, recipe, objective)
 
 
