@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         shifts,
         sketches,
     )
+    from svae.auditing import audit
     from svae.bridges import ConceptBridge, Frozen, InvarianceBridge
     from svae.elbo import SupervisedELBO, evidence
     from svae.explaining import explain
@@ -58,6 +59,7 @@ _NAMES = {
     "SVAE": "models",
     "SupervisedELBO": "elbo",
     "SupervisedModel": "models",
+    "audit": "auditing",
     "evidence": "elbo",
     "explain": "explaining",
     "fit": "training",
@@ -107,6 +109,7 @@ __all__ = [
     "SupervisedModel",
     "attacks",
     "attribution",
+    "audit",
     "bridges",
     "consistency",
     "counterfactuals",

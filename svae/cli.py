@@ -12,6 +12,7 @@ Supervised VAEs: find out, and show, what a model ignores.
 
 commands:
   fit       train a supervised VAE from one YAML file or from options
+  audit     measure a trained model, with intervals, and fail where it is not good enough
   explain   show what the layers of a trained network ignore
 
 svae COMMAND --help says more. The same commands run as `python -m svae COMMAND`.
@@ -38,6 +39,13 @@ svae.load(DIR) gives the trained model.
 example: svae fit --config experiments/mnist_svae.yaml --trainer.max_epochs 2
 """
 
+AUDIT_EPILOG = """\
+Writes audit.json into the folder and prints the numbers. Exits with 1 where a condition of
+--fail-if holds, so that continuous integration stops, and with 2 where one cannot be read.
+
+example: svae audit runs/mnist_svae --fail-if "flip_rate > 0.02" "test_accuracy < 0.98"
+"""
+
 EXPLAIN_EPILOG = """\
 Writes invariances.png (inputs that each layer cannot tell from a real one), profile.png and
 profile.md (what each layer knows and ignores), swaps.png, metrics.json and the bridge of the last
@@ -50,7 +58,11 @@ example: svae explain --model nets:load --layer layer3 fc --data images/ --out r
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; gives its exit status."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    commands: dict[str, Callable[[list[str]], int]] = {"fit": _fit, "explain": _explain}
+    commands: dict[str, Callable[[list[str]], int]] = {
+        "fit": _fit,
+        "audit": _audit,
+        "explain": _explain,
+    }
     if not given or given[0] in ("-h", "--help"):
         print(HELP, end="")
         return 0 if given else 2
@@ -75,6 +87,31 @@ def _fit(arguments: list[str]) -> int:
 
     fit_command(["--help" if argument == "--help-all" else argument for argument in arguments])
     return 0
+
+
+def _audit(arguments: list[str]) -> int:
+    import argparse
+
+    options = argparse.ArgumentParser(
+        "svae audit",
+        description="Numbers of a trained model, each with its interval: what it ignores, leaks "
+        "and keeps.",
+        epilog=AUDIT_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = options.add_argument
+    add("run", help="folder of a trained model, as svae.load reads it")
+    add("--data", help="mnist, fashion, kmnist, digits, cifar10; else what metrics.json names")
+    add("--data-root", help="folder of the data; else $SVAE_DATA, else data/")
+    add("--fail-if", nargs="*", default=[], metavar="CONDITION", help="such as 'flip_rate > 0.02'")
+    add("--compare", metavar="RUN", help="folder of another audited model")
+    add("--n-test", type=int, help="test examples used, at most")
+    add("--seed", type=int, default=0, help="of every draw")
+    add("--again", action="store_true", help="measure anew where audit.json is there already")
+    parsed = options.parse_args(arguments)
+    from svae.commands.auditing import audit_command
+
+    return audit_command(parsed)
 
 
 def _explain(arguments: list[str]) -> int:

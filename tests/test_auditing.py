@@ -1,4 +1,5 @@
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -6,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from svae.auditing import Audit, AuditSettings, audit
+from svae.auditing import Audit, AuditSettings, Gate, audit, compare, failed
 from svae.data import ArrayData, ArraySet
 from svae.judge import Judge
 from svae.latent import Latent
@@ -176,3 +177,95 @@ def test_the_test_set_can_be_cut() -> None:
     found = audit(Clean(), halves(), Known(), settings).numbers["test_accuracy"]
     assert isinstance(found, Estimate)
     assert found.low == pytest.approx(100 / (100 + 1.96**2), abs=1e-4)
+
+
+def test_a_certificate_says_where_answers_flip(clean: Audit) -> None:
+    for name in ("flip_rate", "flip_rate_class_0", "flip_rate_class_1", "flip_rate_dim_0"):
+        found = clean.numbers[name]
+        assert isinstance(found, Estimate)
+        assert found.value == 0
+        assert 0 < found.high < 0.02
+    assert value(clean, "cycle_distance") == 0
+    assert value(clean, "moved_pixels_dim_1") == 0
+    assert value(clean, "moved_pixels_dim_0") == pytest.approx(
+        value(clean, "moved_pixels"), rel=0.1
+    )
+    null = clean.numbers["leakage_null"]
+    assert isinstance(null, Estimate)
+    assert null.low < 0.5 < null.high
+
+
+def test_the_dim_that_decides_is_named() -> None:
+    result = audit(Halves(reads_nuisance=True), halves(), Known(), SETTINGS)
+    assert value(result, "flip_rate") == pytest.approx(0.5, abs=0.05)
+    assert value(result, "flip_rate_dim_0") == 0
+    assert value(result, "flip_rate_dim_1") == pytest.approx(0.5, abs=0.06)
+    assert value(result, "margin_change") < 0
+
+
+def test_attributes_are_looked_for_in_both_blocks() -> None:
+    def with_factors(part: ArraySet) -> ArraySet:
+        x = part.floats()
+        level = x[:, 0].amax((1, 2))
+        side = torch.randn(len(x), generator=torch.Generator().manual_seed(len(x)))
+        return ArraySet(part.x, part.y, torch.stack([level, side], 1))
+
+    data = halves()
+    data.train, data.test = with_factors(data.train), with_factors(data.test)
+    data.factor_names = ("level", "unrelated")
+    result = audit(Clean(), data, Known(), SETTINGS)
+    assert value(result, "attribute_level_in_nuisance") > 0.97
+    for name in ("level_in_class", "unrelated_in_class", "unrelated_in_nuisance", "null_in_class"):
+        assert abs(value(result, f"attribute_{name}")) < 0.05
+
+
+def test_conditions_that_hold_and_should_not_are_said() -> None:
+    numbers = {"flip_rate": 0.03, "flip_rate_high": 0.04, "dataset": "mnist", "empty": math.nan}
+    assert failed(numbers, ["flip_rate > 0.02", "flip_rate_high>=.05", "flip_rate < .01"]) == [
+        "flip_rate > 0.02 (it is 0.03)"
+    ]
+    assert failed(numbers, ["empty > 1"]) == ["empty > 1 (it is nan)"]
+    assert str(Gate.parse("flip_rate <= 2e-2")) == "flip_rate <= 0.02"
+    for text in ("flip_rate", "flip_rate = 0.02", "flip_rate > much", "a b > 1"):
+        with pytest.raises(ValueError, match="is no condition, expected a name, one of"):
+            failed(numbers, [text])
+    with pytest.raises(ValueError, match="no number 'fliprate'; did you mean flip_rate"):
+        failed(numbers, ["fliprate > 1"])
+    with pytest.raises(ValueError, match="no number 'dataset'"):
+        failed(numbers, ["dataset > 1"])
+
+
+def flat(**numbers: tuple[float, float]) -> dict[str, float | int | str]:
+    """Values with standard errors, as an audit holds them."""
+    found: dict[str, float | int | str] = {}
+    for name, (number, error) in numbers.items():
+        found |= {name: number, f"{name}_low": number - 1.96 * error}
+        found[f"{name}_high"] = number + 1.96 * error
+    return found
+
+
+def test_changes_are_tested_together() -> None:
+    before = flat(a=(0.5, 0.03), b=(0.9, 0.01), c=(0.1, 0.04)) | {"chance": 0.1}
+    after = flat(a=(0.5, 0.04), b=(0.8, 0.01), c=(0.2, 0.03), d=(1.0, 0.1)) | {"chance": 0.2}
+    found = {one.name: one for one in compare(before, after)}
+    assert set(found) == {"a", "b", "c"}
+    assert next(iter(found)) == "b"
+    assert found["b"].significant
+    # z = .1 / .05 = 2: by itself below .05, not among three.
+    assert found["c"].p_value == pytest.approx(0.0455, abs=1e-3)
+    assert not found["c"].significant
+    assert found["a"].p_value == 1
+    assert "0.9 -> 0.8 (-0.1" in str(found["b"])
+    assert str(found["b"]).endswith(" *")
+    with pytest.raises(ValueError, match="no number with an interval in common"):
+        compare({"chance": 0.1}, after)
+
+
+def test_chance_is_found_significant_as_often_as_said() -> None:
+    generator = torch.Generator().manual_seed(0)
+    wrong = 0
+    for _ in range(400):
+        draws = torch.randn(2, 10, generator=generator)
+        one, two = (flat(**{f"n{i}": (float(v), 1.0) for i, v in enumerate(row)}) for row in draws)
+        wrong += any(c.significant for c in compare(one, two))
+    assert 0.02 < wrong / 400 < 0.09

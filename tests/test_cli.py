@@ -236,3 +236,58 @@ def test_explain_says_what_is_wrong_with_a_model(nets: Path) -> None:
     ):
         with pytest.raises(SystemExit, match=message):
             main(["explain", "--model", model, "--data", "digits"])
+
+
+@pytest.fixture(scope="module")
+def audited(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A hardly trained model of the digits, and its audit."""
+    folder = tmp_path_factory.mktemp("run")
+    torch.manual_seed(0)
+    data = svae.data.Digits()
+    vae = svae.SVAE.for_images((1, 8, 8), 10, svae.LatentSplit(4, 3), width=8)
+    svae.fit(vae, data, max_epochs=2, enable_progress_bar=False)
+    vae.save(folder)
+    (folder / "metrics.json").write_text(json.dumps({"dataset": "digits"}))
+    assert main(["audit", str(folder), "--n-test", "60"]) == 0
+    return folder
+
+
+@pytest.mark.filterwarnings("ignore::svae.training.CollapsedBlock")
+def test_an_audit_stops_what_is_not_good_enough(
+    audited: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    numbers = json.loads((audited / "audit.json").read_text())
+    assert numbers["dataset"] == "digits"
+    assert numbers["settings"]["n_test"] == 60
+    assert 0 <= numbers["flip_rate_low"] <= numbers["flip_rate"] <= numbers["flip_rate_high"] <= 1
+    given = ["audit", str(audited), "--n-test", "60", "--fail-if"]
+    assert main([*given, "test_accuracy < 0"]) == 0
+    assert "flip_rate_dim_2" in capsys.readouterr().out
+    assert main([*given, "test_accuracy >= 0", "flip_rate > 2"]) == 1
+    assert "FAILED: test_accuracy >= 0 (it is" in capsys.readouterr().err
+    assert main([*given, "flip_rat > 2"]) == 2
+    assert "did you mean" in capsys.readouterr().err
+    assert main([*given, "much"]) == 2
+    assert "is no condition" in capsys.readouterr().err
+
+
+def test_an_audit_is_compared_with_another(
+    audited: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    numbers = json.loads((audited / "audit.json").read_text())
+    for end in ("", "_low", "_high"):
+        numbers[f"test_accuracy{end}"] -= 0.9
+    (tmp_path / "audit.json").write_text(json.dumps(numbers))
+    given = ["audit", str(audited), "--n-test", "60", "--compare"]
+    assert main([*given, str(tmp_path)]) == 0
+    lines = capsys.readouterr().out.partition("hardly chance:\n")[2].splitlines()
+    assert lines[0].strip().startswith("test_accuracy: ")
+    assert "(+0.9, p = " in lines[0]
+    assert lines[0].endswith(" *")
+    with pytest.raises(SystemExit, match="audit that model first"):
+        main([*given, str(tmp_path / "none")])
+
+
+def test_an_audit_says_what_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="svae audit: "):
+        main(["audit", str(tmp_path)])

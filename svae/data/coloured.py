@@ -68,6 +68,8 @@ class ColouredDigits(ArrayData):
         ((3, 8, 8), torch.Size([1200, 3]), 'coloured-digits')
     """
 
+    factor_names = ("red", "green", "blue")
+
     def __init__(
         self,
         base: ArrayData,

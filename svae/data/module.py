@@ -39,6 +39,9 @@ class ArrayData(LightningDataModule):
             every training batch, once for validation and test.
         bounded: Whether floats must lie in [0, 1], or only be finite, as rows of a table.
 
+    Attributes:
+        factor_names: What the columns of the sets' factors are called; empty where nobody said.
+
     Raises:
         TypeError: If pixels or labels are of a wrong dtype.
         ValueError: If a set is empty or breaks a rule of :mod:`svae.data.check`.
@@ -50,6 +53,8 @@ class ArrayData(LightningDataModule):
         >>> data.x_shape, data.n_classes, len(data.train_dataloader()), len(data.val_dataloader())
         ((1, 8, 8), 3, 3, 4)
     """
+
+    factor_names: tuple[str, ...] = ()
 
     def __init__(
         self,

@@ -50,6 +50,8 @@ class MorphedDigits(ArrayData):
         ((3, 16, 16), 7)
     """
 
+    factor_names = FACTORS
+
     def __init__(
         self, base: ArrayData, seed: int = 0, margin: int | None = None, copies: int = 1
     ) -> None:

@@ -21,6 +21,7 @@ from svae.judge import Judge
 from svae.labels import read_labels
 from svae.latent import Latent
 from svae.metrics import Estimate
+from svae.metrics.flips import attribute_share, flips
 from svae.metrics.leakage import leakage
 
 __all__ = ["Audit", "AuditSettings", "audit"]
@@ -37,6 +38,9 @@ class AuditSettings:
         n_samples: Posterior samples for the averaged accuracy.
         n_codes: Training codes that the probes are fitted on, at most.
         n_test: Test examples used, at most; all if None.
+        n_flips: Test examples whose nuisance is drawn anew for the flip rate, at most.
+        flip_draws: Draws for each of them.
+        by_dim: Whether every nuisance dim is also drawn anew by itself.
         seed: Seed of every draw.
     """
 
@@ -44,6 +48,9 @@ class AuditSettings:
     n_samples: int = 12
     n_codes: int = 20_000
     n_test: int | None = None
+    n_flips: int = 1000
+    flip_draws: int = 8
+    by_dim: bool = True
     seed: int = 0
 
 
@@ -81,7 +88,7 @@ class Audit:
 def audit(
     factorization: Factorization,
     data: Any,
-    judge: Judge,
+    judge: Judge | None = None,
     settings: AuditSettings | None = None,
     sample: Callable[[Tensor], Tensor] | None = None,
 ) -> Audit:
@@ -91,7 +98,7 @@ def audit(
         factorization: Any model that fulfils the protocol.
         data: Data module with ``train``, ``validation`` and ``test``.
         judge: Independent classifier that decides what a decoded image shows, and gives the
-            features that fidelity is measured in.
+            features that fidelity is measured in; one trained on this data by default.
         settings: How much is drawn.
         sample: New images of given classes, ``(batch,)`` labels to ``(batch, ...)``; without it
             fidelity is measured on one nuisance resample of each test image.
@@ -100,6 +107,10 @@ def audit(
         The numbers by name, as the page on metrics defines them.
     """
     settings = settings or AuditSettings()
+    if judge is None:
+        from svae.judge import load_judge
+
+        judge = load_judge(data)
     result = Audit()
     found = result.numbers
     x, y = _examples(data.test, settings.n_test)
@@ -134,6 +145,9 @@ def audit(
         )
         found["switch_rate"] = metrics.switch_rate(factorization, x, y, judge, draws)
 
+    with result.part("flips"):
+        found |= _flips(factorization, x, judge, settings)
+
     with result.part("diversity"):
         found["diversity_ratio"] = metrics.diversity_ratio(
             factorization, x, y, settings.n_draws, draws
@@ -160,6 +174,13 @@ def audit(
                 prefix = f"leakage_{word}" if block == "nuisance" else f"probe_class_{word}"
                 found["chance"] = probes.pop("chance").value
                 found |= {f"{prefix}_{probe}": value for probe, value in probes.items()}
+                if block == "nuisance" and kind:
+                    # What a linear probe finds where nothing is to be found.
+                    found["leakage_null"] = metrics.permutation_null(
+                        train, validation, test, seed=settings.seed
+                    )
+            if not kind:
+                found |= _attributes(data, codes[2], codes[0], settings)
 
     with result.part("fidelity"):
         real, fake_once = in_batches(judge.features, x), in_batches(judge.features, once)
@@ -175,6 +196,61 @@ def audit(
         for suffix, features, labels in (("", fake, y), ("_floor", other, other_y)):
             found |= _fidelity(real, y, features, labels, suffix, settings.seed)
     return result
+
+
+def _flips(
+    factorization: Factorization, x: Tensor, judge: Judge, settings: AuditSettings
+) -> Numbers:
+    """Flips of the model's answer: of all, by answered class and by nuisance dim."""
+    x, draws = x[: settings.n_flips], torch.Generator().manual_seed(settings.seed)
+    rate, mean = metrics.clustered_proportion, metrics.clustered_mean
+    whole = flips(factorization, x, settings.flip_draws, draws, features=judge.features)
+    found: Numbers = {
+        "flip_rate": rate(whole.flipped),
+        "margin_change": mean(whole.margin),
+        "moved_pixels": mean(whole.moved),
+        "cycle_distance": mean(whole.cycled),
+    }
+    if whole.features is not None:
+        found["moved_features"] = mean(whole.features)
+    answers = in_batches(factorization.predict, x).argmax(1)
+    for label in answers.unique().tolist():
+        found[f"flip_rate_class_{label}"] = rate(whole.flipped[:, answers == label])
+    if settings.by_dim:
+        n_dims = factorization.encode(x[:2]).z_nuisance.shape[1]
+        for i in range(n_dims):
+            one = flips(factorization, x, 1, draws, [i])
+            found[f"flip_rate_dim_{i}"] = rate(one.flipped)
+            found[f"moved_pixels_dim_{i}"] = mean(one.moved)
+    return found
+
+
+def _attributes(
+    data: Any, train: tuple[Latent, Tensor], test: tuple[Latent, Tensor], settings: AuditSettings
+) -> Numbers:
+    """Share of each known factor's variance that is read from either block, and of a shuffled one.
+
+    Examples without a label are left out of the codes, so there is nothing where some are.
+    """
+    blocks = ("class", "nuisance")
+    factors = [data.train.factors, data.test.factors]
+    sizes = [len(train[1]), len(test[1])]
+    if any(f is None for f in factors) or len(data.test) < sizes[1]:
+        return {}
+    values = [f[:size].float() for f, size in zip(factors, sizes, strict=True)]
+    n_factors = values[0].shape[1]
+    names = getattr(data, "factor_names", ()) or [str(i) for i in range(n_factors)]
+    found: Numbers = {}
+    generator = torch.Generator().manual_seed(settings.seed)
+    order = torch.randperm(sizes[0], generator=generator)
+    for block in blocks:
+        codes = [getattr(latent, f"z_{block}") for latent, _ in (train, test)]
+        for i, name in enumerate(names):
+            pair = [(z, v[:, i]) for z, v in zip(codes, values, strict=True)]
+            found[f"attribute_{name}_in_{block}"] = attribute_share(*pair)
+        shuffled = (codes[0], values[0][order, 0]), (codes[1], values[1][:, 0])
+        found[f"attribute_null_in_{block}"] = attribute_share(*shuffled)
+    return found
 
 
 def _fidelity(
