@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         profiling,
         schedules,
         shifts,
+        shortcuts,
         sketches,
     )
     from svae.auditing import audit
@@ -91,6 +92,7 @@ _MODULES = (
     "profiling",
     "schedules",
     "shifts",
+    "shortcuts",
     "sketches",
 )
 
@@ -136,6 +138,7 @@ __all__ = [
     "resample_nuisance",
     "schedules",
     "shifts",
+    "shortcuts",
     "sketches",
     "swap_nuisance",
 ]

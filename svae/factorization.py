@@ -19,6 +19,7 @@ Encoded = TypeVar("Encoded", Tensor, Latent)
 
 __all__ = [
     "Factorization",
+    "check_protocol",
     "in_batches",
     "part",
     "parts",
@@ -170,6 +171,63 @@ def _check_part(factorization: Factorization, name: str) -> None:
     known = parts(factorization)
     if name not in known:
         raise ValueError(f"there is no part {name!r}, the latent has {', '.join(known)}")
+
+
+@torch.no_grad()
+def check_protocol(factorization: object, x: Float[Tensor, "batch *event"]) -> None:
+    """Calls each of the four methods once and says which does not do what the protocol asks.
+
+    Args:
+        factorization: What claims to fulfil the protocol.
+        x: At least two inputs.
+
+    Raises:
+        TypeError: If a method is missing or gives something of another kind.
+        ValueError: If there are fewer than two inputs, or a method gives another shape.
+    """
+    name = type(factorization).__name__
+    if len(x) < 2:
+        raise ValueError(f"checking takes at least 2 inputs, got {len(x)}")
+    missing = [
+        method
+        for method in ("encode", "decode", "predict", "sample_nuisance")
+        if not callable(getattr(factorization, method, None))
+    ]
+    if missing or not isinstance(factorization, Factorization):
+        raise TypeError(
+            f"{name} has no {' and no '.join(missing)}; a factorization needs encode, decode, "
+            "predict and sample_nuisance (see svae.Factorization)"
+        )
+    latent = factorization.encode(x)
+    if not (isinstance(latent, tuple) and hasattr(latent, "z_class")):
+        raise TypeError(
+            f"{name}.encode gives a {type(latent).__name__}, expected svae.Latent(z_class, "
+            "z_nuisance)"
+        )
+    nuisance = latent.z_nuisance
+    if nuisance.ndim != 2 or nuisance.shape[1] == 0:
+        raise ValueError(
+            f"{name}.encode gives a z_nuisance of shape {tuple(nuisance.shape)}, expected (batch, "
+            "n_nuisance) with at least one dim: without a nuisance there is nothing to audit"
+        )
+    n, logits = len(x), factorization.predict(x)
+    shapes = {
+        "encode(x).z_class": (latent.z_class, (n, *latent.z_class.shape[1:])),
+        "encode(x).z_nuisance": (nuisance, (n, *nuisance.shape[1:])),
+        "decode(latent)": (factorization.decode(latent), tuple(x.shape)),
+        "predict(x)": (logits, (n, logits.shape[-1])),
+        "sample_nuisance(latent, 3)": (
+            factorization.sample_nuisance(latent, 3),
+            (3, *nuisance.shape),
+        ),
+    }
+    for call, (value, wanted) in shapes.items():
+        if tuple(value.shape) != tuple(wanted):
+            raise ValueError(
+                f"{name}.{call} has shape {tuple(value.shape)}, expected {tuple(wanted)}"
+            )
+    if logits.shape[1] < 2:
+        raise ValueError(f"{name}.predict(x) has one class only; an answer needs at least two")
 
 
 @torch.no_grad()

@@ -3,7 +3,7 @@ import torch
 from torch import Tensor
 
 from svae import Factorization, Latent, read, reconstruct, resample_nuisance, swap_nuisance
-from svae.factorization import in_batches
+from svae.factorization import check_protocol, in_batches
 from tests.unchecked import as_a_user
 
 
@@ -102,3 +102,57 @@ def test_batches_of_latents_are_joined_by_part() -> None:
     assert isinstance(latent, Latent)
     for part, whole in zip(latent, Halves().encode(x), strict=True):
         assert torch.equal(part, whole)
+
+
+class Ten:
+    """The shortest factorization that there is."""
+
+    def encode(self, x: Tensor, sample: bool = False) -> Latent:
+        return Latent(x[:, :2], x[:, 2:])
+
+    def decode(self, latent: Latent) -> Tensor:
+        return torch.cat(latent, 1)
+
+    def predict(self, x: Tensor) -> Tensor:
+        return x[:, :2]
+
+    def sample_nuisance(
+        self, latent: Latent, n: int, generator: torch.Generator | None = None
+    ) -> Tensor:
+        return torch.randn(n, *latent.z_nuisance.shape, generator=generator)
+
+
+@pytest.mark.parametrize(
+    ("method", "gives", "kind", "message"),
+    [
+        ("decode", None, TypeError, "Broken has no decode; a factorization needs encode, decode"),
+        ("encode", lambda self, x: x, TypeError, r"Broken\.encode gives a Tensor, expected svae"),
+        (
+            "encode",
+            lambda self, x: Latent(x[:, :2], x[:, :0]),
+            ValueError,
+            r"z_nuisance of shape \(6, 0\), expected .* nothing to audit",
+        ),
+        (
+            "decode",
+            lambda self, latent: latent.z_class,
+            ValueError,
+            r"Broken\.decode\(latent\) has shape \(6, 2\), expected \(6, 5\)",
+        ),
+        (
+            "sample_nuisance",
+            lambda self, latent, n: torch.randn(len(latent.z_class), n, 3),
+            ValueError,
+            r"sample_nuisance\(latent, 3\) has shape \(6, 3, 3\), expected \(3, 6, 3\)",
+        ),
+        ("predict", lambda self, x: x[:, :1], ValueError, "one class only"),
+    ],
+)
+def test_what_breaks_the_protocol_is_named(
+    method: str, gives: object, kind: type[Exception], message: str
+) -> None:
+    x = torch.randn(6, 5)
+    check_protocol(Ten(), x)
+    broken = type("Broken", (Ten,), {method: gives})()
+    with pytest.raises(kind, match=message):
+        check_protocol(broken, x)

@@ -29,6 +29,7 @@ CHAINS = [
     [{"caching"}, {"explaining"}],
     [{"factorization", "metrics", "sketches"}, {"nuisances"}, {"auditing"}, {"reporting"}],
     [{"factorization"}, {"counterfactuals"}, {"reporting"}],
+    [{"factorization", "metrics", "sketches"}, {"shortcuts"}, {"reporting"}],
     [{"bridges", "metrics"}, {"fibres"}, {"profiling"}],
     [{"bridges", "metrics"}, {"distilling"}],
     [
@@ -70,6 +71,7 @@ RESTRICTED = {
     "attribution",
     "nuisances",
     "counterfactuals",
+    "shortcuts",
     "editing",
     "factorization",
     "latent",

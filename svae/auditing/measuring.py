@@ -247,7 +247,7 @@ def _attributes(
         codes = [getattr(latent, f"z_{block}") for latent, _ in (train, test)]
         for i, name in enumerate(names):
             pair = [(z, v[:, i]) for z, v in zip(codes, values, strict=True)]
-            found[f"attribute_{name}_in_{block}"] = attribute_share(*pair)
+            found[f"attribute_{name}_in_{block}"] = attribute_share(pair[0], pair[1])
         shuffled = (codes[0], values[0][order, 0]), (codes[1], values[1][:, 0])
         found[f"attribute_null_in_{block}"] = attribute_share(*shuffled)
     return found
