@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from svae.latent import Latent, LatentSplit
     from svae.loading import load
     from svae.models import SVAE, SupervisedModel
+    from svae.reporting import report
     from svae.training import fit
 
 _NAMES = {
@@ -67,6 +68,7 @@ _NAMES = {
     "load": "loading",
     "read": "factorization",
     "reconstruct": "factorization",
+    "report": "reporting",
     "resample_nuisance": "factorization",
     "swap_nuisance": "factorization",
 }
@@ -135,6 +137,7 @@ __all__ = [
     "profiling",
     "read",
     "reconstruct",
+    "report",
     "resample_nuisance",
     "schedules",
     "shifts",

@@ -13,6 +13,7 @@ Supervised VAEs: find out, and show, what a model ignores.
 commands:
   fit       train a supervised VAE from one YAML file or from options
   audit     measure a trained model, with intervals, and fail where it is not good enough
+  report    write one offline page about a trained model
   explain   show what the layers of a trained network ignore
 
 svae COMMAND --help says more. The same commands run as `python -m svae COMMAND`.
@@ -61,6 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands: dict[str, Callable[[list[str]], int]] = {
         "fit": _fit,
         "audit": _audit,
+        "report": _report,
         "explain": _explain,
     }
     if not given or given[0] in ("-h", "--help"):
@@ -112,6 +114,27 @@ def _audit(arguments: list[str]) -> int:
     from svae.commands.auditing import audit_command
 
     return audit_command(parsed)
+
+
+def _report(arguments: list[str]) -> int:
+    import argparse
+
+    options = argparse.ArgumentParser(
+        "svae report",
+        description="One offline page that says and shows what a trained model ignores.",
+        epilog="example: svae report runs/mnist_svae --out report/",
+    )
+    add = options.add_argument
+    add("run", help="folder of a trained model, as svae.load reads it")
+    add("--out", help="folder of everything written; RUN/report if left out")
+    add("--data", help="mnist, fashion, kmnist, digits, cifar10; else what metrics.json names")
+    add("--data-root", help="folder of the data; else $SVAE_DATA, else data/")
+    add("--seed", type=int, default=0, help="of every draw")
+    parsed = options.parse_args(arguments)
+    from svae.commands.auditing import report_command
+
+    report_command(parsed)
+    return 0
 
 
 def _explain(arguments: list[str]) -> int:

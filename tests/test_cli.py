@@ -289,5 +289,14 @@ def test_an_audit_is_compared_with_another(
 
 
 def test_an_audit_says_what_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(SystemExit, match="svae audit: "):
+    with pytest.raises(SystemExit, match="svae: "):
         main(["audit", str(tmp_path)])
+
+
+def test_a_report_is_written_beside_the_model(
+    audited: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["report", str(audited)]) == 0
+    page = Path(capsys.readouterr().out.strip().splitlines()[-1])
+    assert page == audited / "report" / "index.html"
+    assert "What SVAE ignores of digits" in page.read_text()

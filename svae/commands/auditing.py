@@ -1,4 +1,4 @@
-"""``svae audit``: the certificate of a trained model, and whether it is good enough."""
+"""``svae audit`` and ``svae report``: a trained model's certificate, and a page about it."""
 
 import json
 import sys
@@ -10,9 +10,10 @@ from typing import Any
 from svae.auditing import AuditSettings, Gate, audit, compare, failed
 from svae.data import choose
 from svae.loading import load
+from svae.reporting import ReportSettings, report
 from svae.saving import writable
 
-__all__ = ["audit_command"]
+__all__ = ["audit_command", "report_command"]
 
 Numbers = dict[str, Any]
 
@@ -62,15 +63,34 @@ def _audited(run: Path, options: Namespace) -> Numbers:
         found = _read(path)
         if found.get("settings") == asdict(settings):
             return found
-    try:
-        model = load(run)
-    except (FileNotFoundError, ValueError) as error:
-        raise SystemExit(f"svae audit: {error}") from error
-    data = choose(_data_name(run, options.data), options.data_root, seed=options.seed)
+    model, data = _opened(run, options)
     result = audit(model, data, None, settings)
     numbers = {"dataset": data.name, **result.flat(), "settings": asdict(settings)}
     (writable(run) / "audit.json").write_text(json.dumps(numbers, indent=1) + "\n", "utf-8")
     return numbers
+
+
+def report_command(options: Namespace) -> Path:
+    """Writes the page that the options describe.
+
+    Raises:
+        SystemExit: With a message, if the model or its data are not there.
+    """
+    run = Path(options.run)
+    model, data = _opened(run, options)
+    settings = ReportSettings(seed=options.seed)
+    page = report(model, data, options.out or run / "report", settings=settings)
+    print(page)
+    return page
+
+
+def _opened(run: Path, options: Namespace) -> tuple[Any, Any]:
+    """The model in a folder, and its data."""
+    try:
+        model = load(run)
+    except (FileNotFoundError, ValueError) as error:
+        raise SystemExit(f"svae: {error}") from error
+    return model, choose(_data_name(run, options.data), options.data_root, seed=options.seed)
 
 
 def _data_name(run: Path, given: str | None) -> str:
