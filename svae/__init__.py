@@ -28,8 +28,10 @@ if TYPE_CHECKING:
         shifts,
         shortcuts,
         sketches,
+        stability,
     )
     from svae.auditing import audit
+    from svae.augmenting import Augment
     from svae.bridges import ConceptBridge, Frozen, InvarianceBridge
     from svae.elbo import SupervisedELBO, evidence
     from svae.explaining import explain
@@ -49,6 +51,7 @@ if TYPE_CHECKING:
     from svae.training import fit
 
 _NAMES = {
+    "Augment": "augmenting",
     "ConceptBridge": "bridges",
     "Factorization": "factorization",
     "Frozen": "bridges",
@@ -96,10 +99,12 @@ _MODULES = (
     "shifts",
     "shortcuts",
     "sketches",
+    "stability",
 )
 
 __all__ = [
     "SVAE",
+    "Augment",
     "ConceptBridge",
     "Factorization",
     "Frozen",
@@ -143,6 +148,7 @@ __all__ = [
     "shifts",
     "shortcuts",
     "sketches",
+    "stability",
     "swap_nuisance",
 ]
 
