@@ -337,3 +337,23 @@ def test_known_invariances_are_judged(tmp_path: Path) -> None:
     assert blind < scaled
     assert found["over_the_brightest.brightness"] < found["brightest_channel.brightness"]
     assert (tmp_path / "table.md").read_text().count("\n") == 8
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::svae.training.CollapsedBlock")  # after one epoch
+def test_augmentation_is_measured_whole(tmp_path: Path) -> None:
+    """Fifteen seconds: one epoch of the VAE, six classifiers of twenty steps."""
+    found = script("augment").main(
+        ["--dataset", "digits", "--quick", "--labels", "100", "--out", str(tmp_path)]
+    )
+    assert json.loads((tmp_path / "metrics.json").read_text()) == found
+    for name in ("test", "slant", "thickness", "rotation", "size", "position", "blur", "noise"):
+        for kind in ("plain", "resampled", "affine"):
+            assert 0 <= found[f"{kind}.{name}"] <= 1
+        gain = found[f"resampled.{name}"] - found[f"plain.{name}"]
+        assert found[f"gain.resampled.{name}"] == pytest.approx(gain)
+        low, high = (found[f"gain.resampled.{name}_{end}"] for end in ("low", "high"))
+        assert low <= found[f"gain.resampled.{name}"] <= high
+    assert found["test_accuracy"] == found["resampled.test"]
+    assert (tmp_path / "table.md").read_text().count("\n") == 10
+    assert isinstance(svae.load(tmp_path), svae.SVAE)
