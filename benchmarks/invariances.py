@@ -47,7 +47,7 @@ NATURAL = {
     "noise": 0.1,
     "fibre_weight": 0.125,
 }
-WEIGHTS = (0.0, 0.3, 1.0, 2.5, 10.0)  # of the fibre term
+WEIGHTS = (0.0, 0.3, 1.0, 3.0, 10.0)  # of the fibre term
 
 
 def settings(options: argparse.Namespace, **more: Any) -> Any:

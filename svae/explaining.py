@@ -83,7 +83,7 @@ class ExplainSettings:
     adversarial_weight: float = 0.0
     principal: bool = False
     noise: float = 0.05
-    fibre_weight: float = 2.5
+    fibre_weight: float = 0.3
     bridge_learning_rate: float = 5e-3
     batch_size: int = 64
 

@@ -410,3 +410,20 @@ def test_the_coverage_of_intervals_is_measured_whole(tmp_path: Path) -> None:
     ]
     assert found["claims"][0]["measured"] == min(one["held"] for one in found["clustered"])
     assert all(0.8 <= one["held"] <= 1 for one in found["clustered"])
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::svae.training.CollapsedBlock")  # after one epoch
+def test_answers_are_measured_whole(tmp_path: Path) -> None:
+    """Two minutes: a model of one epoch has no right answers, but all numbers."""
+    from benchmarks import answers
+
+    given = ["--quick", "--seeds", "0", "--runs", str(tmp_path)]
+    answers.main([*given, "--out", str(tmp_path / "answers.json")])
+    found = json.loads((tmp_path / "answers.json").read_text())
+    measured = {one["id"]: one["measured"] for one in found["claims"]}
+    assert measured["audit.names"] == 6
+    assert measured["audit.names.noise"] == 0
+    assert measured["audit.completeness"] < 0.1
+    assert 0 <= measured["audit.attribution"] <= 1
+    assert measured["audit.report.seconds"] > 0

@@ -40,7 +40,7 @@ class InvarianceObjective(Described, nn.Module):
     """
 
     def __init__(
-        self, noise: float = 0.05, fibre_weight: float = 2.5, fibre_share: float = 0.5
+        self, noise: float = 0.05, fibre_weight: float = 0.3, fibre_share: float = 0.5
     ) -> None:
         super().__init__()
         if min(noise, fibre_weight) < 0 or not 0 < fibre_share <= 1:
