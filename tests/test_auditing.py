@@ -269,3 +269,12 @@ def test_chance_is_found_significant_as_often_as_said() -> None:
         one, two = (flat(**{f"n{i}": (float(v), 1.0) for i, v in enumerate(row)}) for row in draws)
         wrong += any(c.significant for c in compare(one, two))
     assert 0.02 < wrong / 400 < 0.09
+
+
+def test_what_breaks_the_protocol_is_not_measured() -> None:
+    class Collapsed(Halves):
+        def encode(self, x: Tensor, sample: bool = False) -> Latent:
+            return super().encode(x)._replace(z_nuisance=torch.zeros(len(x), 0))
+
+    with pytest.raises(ValueError, match="without a nuisance there is nothing to audit"):
+        audit(Collapsed(), halves(), Known(), SETTINGS)

@@ -37,7 +37,7 @@ def x() -> Tensor:
 
 def test_a_semi_factual_keeps_the_class_part_and_goes_far(x: Tensor) -> None:
     model = Halves()
-    found = semi_factual(model, x, 32, generator=torch.Generator().manual_seed(0))
+    found = semi_factual(model, x, 32, 0.9, generator=torch.Generator().manual_seed(0))
     own = model.predict(x).argmax(1)
     assert torch.equal(found.x[:, :2], x[:, :2])
     sure = model.predict(x).softmax(1).amax(1) >= 0.9

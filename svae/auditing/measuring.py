@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from svae import metrics
-from svae.factorization import Factorization, in_batches, read, resample_nuisance
+from svae.factorization import Factorization, check_protocol, in_batches, read, resample_nuisance
 from svae.judge import Judge
 from svae.labels import read_labels
 from svae.latent import Latent
@@ -105,6 +105,10 @@ def audit(
 
     Returns:
         The numbers by name, as the page on metrics defines them.
+
+    Raises:
+        TypeError: If a method of the protocol is missing.
+        ValueError: If a method gives another shape, or no test example has a label.
     """
     settings = settings or AuditSettings()
     if judge is None:
@@ -114,6 +118,7 @@ def audit(
     result = Audit()
     found = result.numbers
     x, y = _examples(data.test, settings.n_test)
+    check_protocol(factorization, x[:2])
     draws = torch.Generator().manual_seed(settings.seed)
 
     with result.part("classification"):

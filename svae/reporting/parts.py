@@ -18,7 +18,18 @@ from svae.nuisances import Names
 from svae.plots.embeddings import PALETTE, reduced
 from svae.reporting.inlining import Sprite, sprite
 
-__all__ = ["Pair", "Points", "Slider", "attempted", "maps", "pairs", "points", "sliders"]
+__all__ = [
+    "Pair",
+    "Points",
+    "Slider",
+    "attempted",
+    "finite",
+    "maps",
+    "pairs",
+    "pictures",
+    "points",
+    "sliders",
+]
 
 logger = logging.getLogger("svae")
 MOST_SLIDERS = 32
