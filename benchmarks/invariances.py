@@ -104,7 +104,7 @@ def colours(seed: int, options: argparse.Namespace) -> dict[str, float]:
     bridge = svae.explain(
         frozen,
         data,
-        settings=settings(options),
+        settings=settings(options, fibre_weight=0.0),  # coverage is asked for
         seed=seed,
         cache=options.runs / "invariances" / "cache",
         enable_progress_bar=False,
