@@ -419,7 +419,9 @@ def test_answers_are_measured_whole(tmp_path: Path) -> None:
     from benchmarks import answers
 
     given = ["--quick", "--seeds", "0", "--runs", str(tmp_path)]
-    answers.main([*given, "--out", str(tmp_path / "answers.json")])
+    table = tmp_path / "augment.md"
+    answers.main([*given, "--out", str(tmp_path / "answers.json"), "--table", str(table)])
+    assert table.read_text().startswith("| test set | plain |")
     found = json.loads((tmp_path / "answers.json").read_text())
     measured = {one["id"]: one["measured"] for one in found["claims"]}
     assert measured["audit.names"] == 6
