@@ -36,17 +36,6 @@ LAYERS = {
 }
 MIDDLE = {"lenet": "pool2", "resnet20": "layer3"}
 LOGITS = {"lenet": "ip2", "resnet20": "linear"}
-# Of 15,000 natural pictures no flow of this size learns how they look given a layer: with more
-# weight on the fibre it finds patterns that please the network instead.
-NATURAL = {
-    "n_code": 256,
-    "principal": True,
-    "autoencoder_steps": 300,
-    "bridge_steps": 600,
-    "bridge_learning_rate": 1e-3,
-    "noise": 0.1,
-    "fibre_weight": 0.125,
-}
 WEIGHTS = (0.0, 0.3, 1.0, 3.0, 10.0)  # of the fibre term
 
 
@@ -61,8 +50,11 @@ def settings(options: argparse.Namespace, **more: Any) -> Any:
 def layers(name: str, seed: int, options: argparse.Namespace) -> dict[str, float]:
     """A profile of a network, and what it took."""
     import svae
+    from svae.explaining import ExplainSettings
     from svae.profiling import layer_profile
 
+    whole = name == "lenet" or options.quick
+    how = settings(options) if whole else ExplainSettings.natural()
     n_test = 200 if options.quick else 10_000
     net = networks.LeNet.trained() if name == "lenet" else networks.ResNet20.trained()
     data = loaded("mnist" if name == "lenet" else "cifar10", seed, n_test)
@@ -72,7 +64,7 @@ def layers(name: str, seed: int, options: argparse.Namespace) -> dict[str, float
         frozen,
         data,
         LAYERS[name],
-        settings=settings(options, **({} if name == "lenet" else NATURAL)),
+        settings=how,
         n_images=100 if options.quick else 1000,
         seed=seed,
         cache=options.runs / "invariances" / "cache",

@@ -53,6 +53,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     started = time.perf_counter()
     import svae
     from svae.data.augment import RandomAffine
+    from svae.factorization import in_batches
     from svae.saving import writable
 
     out = writable(options.out)
@@ -72,8 +73,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
         for kind, augment in kinds.items():
             net = classifier(data, augment, options, seed)
             for name, (x, y) in tests.items():
-                with torch.no_grad():
-                    right = torch.cat([net(part).argmax(1) for part in x.split(1000)]) == y
+                right = in_batches(net, x).argmax(1) == y
                 found[kind].setdefault(name, []).append(float(right.float().mean()))
         print(f"seed {seed}: {time.perf_counter() - started:.0f} s", flush=True)
     metrics: dict[str, Any] = {"dataset": data.name, "seed": options.seed}
@@ -123,9 +123,8 @@ def classifier(
 
     generator = torch.Generator().manual_seed(1000 + seed)
     rows = torch.randperm(len(data.train), generator=generator)[: options.labels]
-    batch = data.train.batch(rows)
-    x = batch.x.float() / 255 if batch.x.dtype == torch.uint8 else batch.x
-    y = data.train.marked[rows]
+    few = data.train.subset(rows)
+    x, y = few.floats(), few.marked
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         net = Judge(data.x_shape, data.n_classes).train()

@@ -124,16 +124,7 @@ def chosen_settings(data: Any, options: argparse.Namespace) -> Any:
 
     from svae.explaining import ExplainSettings
 
-    natural = ExplainSettings(
-        n_code=256,
-        principal=True,
-        autoencoder_steps=300,
-        bridge_steps=600,
-        bridge_learning_rate=1e-3,
-        noise=0.1,
-        fibre_weight=0.125,
-    )
-    settings = natural if data.x_shape[0] == 3 else ExplainSettings()
+    settings = ExplainSettings.natural() if data.x_shape[0] == 3 else ExplainSettings()
     if options.quick:
         settings = ExplainSettings(n_code=12, autoencoder_steps=60, bridge_steps=30)
     if options.max_epochs is not None:

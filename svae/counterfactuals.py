@@ -13,6 +13,7 @@ from torch import Tensor
 
 from svae.factorization import Factorization, in_batches
 from svae.latent import Latent
+from svae.metrics.flips import distance as root_mean_square
 
 __all__ = ["Changed", "class_parts", "counterfactual", "semi_factual"]
 
@@ -75,7 +76,7 @@ def semi_factual(
         ValueError: If ``n`` or ``n_steps`` is less than 1, or ``confidence`` outside of [0, 1].
     """
     _check(n, n_steps, confidence)
-    distance = distance or _root_mean_square
+    distance = distance or root_mean_square
     found = []
     for part in x.split(_CHUNK):
         own = factorization.predict(part).argmax(1)
@@ -139,7 +140,7 @@ def counterfactual(
         raise ValueError(
             f"another answer needs at least 2 classes, got the class parts of {len(towards)}"
         )
-    distance = distance or _root_mean_square
+    distance = distance or root_mean_square
     wanted = torch.full((len(x),), -1, device=x.device) if target is None else target
     found = []
     for part, want in zip(x.split(_CHUNK), wanted.split(_CHUNK), strict=True):
@@ -240,10 +241,6 @@ def _joined(parts: list[Changed]) -> Changed:
         **{name: torch.cat([getattr(one, name) for one in parts]) for name in names},
         **{name: torch.cat([getattr(one, name) for one in parts], 1) for name in paths},
     )
-
-
-def _root_mean_square(a: Tensor, b: Tensor) -> Tensor:
-    return (a - b).flatten(1).square().mean(1).sqrt()
 
 
 def _check(n: int, n_steps: int, confidence: float) -> None:

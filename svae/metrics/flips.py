@@ -10,7 +10,7 @@ from torch import Tensor
 from svae.factorization import Factorization
 from svae.latent import Latent
 
-__all__ = ["Flips", "attribute_share", "flips"]
+__all__ = ["Flips", "attribute_share", "distance", "flips"]
 
 _CHUNK = 1000  # inputs decoded at a time
 
@@ -84,11 +84,11 @@ def flips(
             row = [
                 logits.argmax(1) != answer,
                 _margin(logits, answer) - before,
-                _distance(picture, part) / scale,
-                _distance(again, latent.z_class) / of_class,
+                distance(picture, part) / scale,
+                distance(again, latent.z_class) / of_class,
             ]
             if features is not None and seen is not None:
-                row.append(_distance(features(picture), seen) / of_features)
+                row.append(distance(features(picture), seen) / of_features)
             rows.append(row)
     blocks = [rows[i : i + n] for i in range(0, len(rows), n)]
     columns = [
@@ -135,7 +135,10 @@ def _margin(logits: Tensor, answer: Tensor) -> Tensor:
     return own - logits.scatter(1, answer[:, None], -torch.inf).amax(1)
 
 
-def _distance(a: Tensor, b: Tensor) -> Tensor:
+def distance(
+    a: Float[Tensor, "batch ..."], b: Float[Tensor, "batch ..."]
+) -> Float[Tensor, " batch"]:
+    """Root mean square difference of the values, row by row."""
     return (a - b).flatten(1).square().mean(1).sqrt()
 
 

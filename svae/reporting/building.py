@@ -15,7 +15,7 @@ import torch
 
 from svae import plots
 from svae.auditing import Audit, AuditSettings, audit
-from svae.factorization import Factorization, check_protocol
+from svae.factorization import Factorization, check_protocol, in_batches
 from svae.nuisances import name_nuisances
 from svae.reporting import parts
 from svae.reporting.inlining import inlined
@@ -236,8 +236,7 @@ def _factors(factorization: Factorization, data: Any) -> Any:
     known = y >= 0
     factors = data.test.factors[:n].float()
     names = data.factor_names or [str(i) for i in range(factors.shape[1])]
-    with torch.no_grad():
-        logits = torch.cat([factorization.predict(part) for part in x.split(500)])
+    logits = in_batches(factorization.predict, x)
     return factor_effects(logits[known], y[known], factors[known], names)
 
 
