@@ -121,6 +121,19 @@ def test_a_turn_is_orthogonal_and_takes_axes_to_directions(k: int) -> None:
     assert torch.allclose(q[:, :k].abs(), directions.abs(), atol=1e-12)
 
 
+def test_turning_thousands_of_units_loses_nothing() -> None:
+    # Rectified units are far from centred, so that long sums lose digits in single precision.
+    generator = torch.Generator().manual_seed(0)
+    common = torch.randn(400, 1, generator=generator)
+    representation = (common + 0.5 * torch.randn(400, 4000, generator=generator)).exp()
+    coordinates = Coordinates((4000,))
+    coordinates.fit(representation)
+    value = coordinates(representation)[0]
+    coordinates.aim(torch.linalg.svd(value, full_matrices=False)[2][:9].T)
+    relative = coordinates.lost(representation) / float(representation.max())
+    assert relative <= 3e-7
+
+
 def test_aimed_coordinates_lie_along_the_directions() -> None:
     coordinates, x = Coordinates((12,)), mixed().flatten(1)
     coordinates.fit(x)
