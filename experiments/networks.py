@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["LENET_LAYERS", "RESNET_LAYERS", "LeNet", "ResNet20", "squeezenet_features"]
+__all__ = ["LENET_LAYERS", "RESNET_LAYERS", "LeNet", "ResNet20", "lpips", "squeezenet_features"]
 
 LENET_LAYERS = ("conv1", "pool1", "conv2", "pool2", "relu", "ip2")
 RESNET_LAYERS = ("relu", "layer1", "layer2", "layer3", "mean", "linear")
@@ -114,13 +114,55 @@ class ResNet20(nn.Module):
         return net.eval()
 
 
-def squeezenet_features() -> Any:
-    """From images in [0, 1] to the 512 mean features of SqueezeNet 1.1, on ImageNet's scale."""
+def squeezenet() -> Any:
+    """SqueezeNet 1.1 with ImageNet's weights."""
     from torchvision.models import squeezenet1_1
 
     net = squeezenet1_1(weights=None)
     net.load_state_dict(weights("squeezenet1_1_imagenet/squeezenet1_1.pth"))
-    net.eval().requires_grad_(False)
+    return net.eval().requires_grad_(False)
+
+
+def lpips(side: int = 64) -> Any:
+    r"""From two batches of images in [0, 1] to how different they look: LPIPS on SqueezeNet.
+
+    .. math:: \sum_l \frac{1}{H_l W_l} \sum_{hw} w_l \cdot (\hat f^a_{lhw} - \hat f^b_{lhw})^2
+
+    with features of unit length. Its heads were fitted to another SqueezeNet than the one here:
+    compare distances with each other, not with those of papers.
+
+    References:
+        The Unreasonable Effectiveness of Deep Features as a Perceptual Metric (Zhang et al.,
+        2018), https://arxiv.org/abs/1801.03924
+
+    Args:
+        side: Pixels that images are scaled to, which the network's strides need.
+    """
+    net = squeezenet().features
+    heads = [head for _, head in sorted(weights("lpips_v0.1/squeeze.pth").items())]
+    layers = (1, 4, 7, 9, 10, 11, 12)
+    centre = torch.tensor((-0.030, -0.088, -0.188)).view(3, 1, 1)
+    spread = torch.tensor((0.458, 0.448, 0.450)).view(3, 1, 1)
+
+    def seen(x: Tensor) -> list[Tensor]:
+        x = nn.functional.interpolate(x.expand(-1, 3, -1, -1), size=side, mode="bilinear")
+        x, found = (2 * x - 1 - centre) / spread, []
+        for i, layer in enumerate(net):
+            x = layer(x)
+            if i in layers:
+                found.append(nn.functional.normalize(x, dim=1, eps=1e-10))
+        return found
+
+    def distance(a: Tensor, b: Tensor) -> Tensor:
+        pairs = zip(heads, seen(a), seen(b), strict=True)
+        return torch.stack([(head * (p - q).square()).sum(1).mean((1, 2)) for head, p, q in pairs])
+
+    return lambda a, b: distance(a, b).sum(0)
+
+
+def squeezenet_features() -> Any:
+    """From images in [0, 1] to the 512 mean features of SqueezeNet 1.1, on ImageNet's scale."""
+    net = squeezenet()
     centre = torch.tensor((0.485, 0.456, 0.406)).view(3, 1, 1)
     spread = torch.tensor((0.229, 0.224, 0.225)).view(3, 1, 1)
 

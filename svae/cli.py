@@ -49,8 +49,9 @@ example: svae audit runs/mnist_svae --fail-if "flip_rate > 0.02" "test_accuracy 
 
 EXPLAIN_EPILOG = """\
 Writes invariances.png (inputs that each layer cannot tell from a real one), profile.png and
-profile.md (what each layer knows and ignores), swaps.png, metrics.json and the bridge of the last
-layer, svae.load(DIR, frozen=...). The network is never changed.
+profile.md (what each layer knows and ignores), swaps.png, metrics.json, the bridge of each layer
+in layers/, and that of the last in DIR, svae.load(DIR, frozen=...). The network is never changed.
+`svae audit DIR` certifies what was explained, `svae report DIR` makes a page of it.
 
 example: svae explain --model nets:load --layer layer3 fc --data images/ --out report/
 """

@@ -278,3 +278,26 @@ def test_what_breaks_the_protocol_is_not_measured() -> None:
 
     with pytest.raises(ValueError, match="without a nuisance there is nothing to audit"):
         audit(Collapsed(), halves(), Known(), SETTINGS)
+
+
+def test_layers_are_certified_one_by_one() -> None:
+    layers = {"first": Clean(), "last.one": Halves(reads_nuisance=True)}
+    found = audit(Clean(), halves(), Known(), SETTINGS, layers=layers)
+    for name in ("flip_rate", "margin_change", "moved_pixels", "cycle_distance"):
+        assert found.numbers[f"{name}_layer_first"] == found.numbers[name]
+    assert value(found, "flip_rate_layer_last.one") == pytest.approx(0.5, abs=0.05)
+    condition = "flip_rate_layer_last.one > 0.02"
+    assert len(failed(found.flat(), [condition, "flip_rate_layer_first > 0.02"])) == 1
+
+
+def test_how_different_draws_look_is_as_the_user_says() -> None:
+    assert (
+        "moved_perceptual" not in audit(Clean(), halves(), Known(), SETTINGS).numbers
+    )  # 2 pixels
+
+    def brightness(a: Tensor, b: Tensor) -> Tensor:
+        return (a - b).flatten(1).mean(1).abs()
+
+    found = audit(Clean(), halves(), Known(), SETTINGS, perceptual=brightness)
+    # Draws differ from their input as two inputs do.
+    assert value(found, "moved_perceptual") == pytest.approx(1, abs=0.1)

@@ -213,6 +213,11 @@ def test_explain_writes_pictures_and_numbers(nets: Path) -> None:
     for name in ("profile", "invariances", "swaps"):
         assert (out / f"{name}.png").stat().st_size > 1000
     assert (out / "profile.md").read_text().count("\n") == 4
+    # What was explained is audited without a word of what it was.
+    assert main(["audit", "report", "--n-test", "60", "--fail-if", "flip_rate_layer_1 < 0"]) == 0
+    numbers = json.loads((out / "audit.json").read_text())
+    assert {"flip_rate", "flip_rate_layer_1", "cycle_distance_layer_3"} <= set(numbers)
+    assert numbers["flip_rate"] == numbers["flip_rate_layer_3"]
 
 
 def test_explain_reads_a_folder_without_classes(nets: Path) -> None:

@@ -6,7 +6,7 @@ fidelity: :func:`audit` measures all of them on one test set.
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +21,7 @@ from svae.judge import Judge
 from svae.labels import read_labels
 from svae.latent import Latent
 from svae.metrics import Estimate
-from svae.metrics.flips import attribute_share, flips
+from svae.metrics.flips import Flips, attribute_share, flips
 from svae.metrics.leakage import leakage
 
 __all__ = ["Audit", "AuditSettings", "audit"]
@@ -91,6 +91,8 @@ def audit(
     judge: Judge | None = None,
     settings: AuditSettings | None = None,
     sample: Callable[[Tensor], Tensor] | None = None,
+    perceptual: Callable[[Tensor, Tensor], Tensor] | None = None,
+    layers: Mapping[str, Factorization] | None = None,
 ) -> Audit:
     """Measures a factorization on the test set of ``data``.
 
@@ -102,6 +104,11 @@ def audit(
         settings: How much is drawn.
         sample: New images of given classes, ``(batch,)`` labels to ``(batch, ...)``; without it
             fidelity is measured on one nuisance resample of each test image.
+        perceptual: Two batches of inputs to how different they look, ``(batch,)``, such as LPIPS
+            where you have its weights; :func:`svae.metrics.structural_distance` for pictures by
+            default, and none for rows.
+        layers: Factorizations of single layers by name, such as ``profile.bridges``: flips and
+            distances of each are certified too.
 
     Returns:
         The numbers by name, as the page on metrics defines them.
@@ -151,7 +158,13 @@ def audit(
         found["switch_rate"] = metrics.switch_rate(factorization, x, y, judge, draws)
 
     with result.part("flips"):
-        found |= _flips(factorization, x, judge, settings)
+        if perceptual is None and x.dim() == 4 and min(x.shape[2:]) > 2:
+            perceptual = metrics.structural_distance
+        found |= _flips(factorization, x, judge, settings, perceptual)
+        for name, one in (layers or {}).items():
+            check_protocol(one, x[:2])
+            numbers = _redrawn(one, x, judge, settings, perceptual)[1]
+            found |= {f"{key}_layer_{name}": value for key, value in numbers.items()}
 
     with result.part("diversity"):
         found["diversity_ratio"] = metrics.diversity_ratio(
@@ -204,20 +217,16 @@ def audit(
 
 
 def _flips(
-    factorization: Factorization, x: Tensor, judge: Judge, settings: AuditSettings
+    factorization: Factorization,
+    x: Tensor,
+    judge: Judge,
+    settings: AuditSettings,
+    perceptual: Callable[[Tensor, Tensor], Tensor] | None,
 ) -> Numbers:
     """Flips of the model's answer: of all, by answered class and by nuisance dim."""
-    x, draws = x[: settings.n_flips], torch.Generator().manual_seed(settings.seed)
     rate, mean = metrics.clustered_proportion, metrics.clustered_mean
-    whole = flips(factorization, x, settings.flip_draws, draws, features=judge.features)
-    found: Numbers = {
-        "flip_rate": rate(whole.flipped),
-        "margin_change": mean(whole.margin),
-        "moved_pixels": mean(whole.moved),
-        "cycle_distance": mean(whole.cycled),
-    }
-    if whole.features is not None:
-        found["moved_features"] = mean(whole.features)
+    whole, found = _redrawn(factorization, x, judge, settings, perceptual)
+    x, draws = x[: settings.n_flips], torch.Generator().manual_seed(settings.seed)
     answers = in_batches(factorization.predict, x).argmax(1)
     for label in answers.unique().tolist():
         found[f"flip_rate_class_{label}"] = rate(whole.flipped[:, answers == label])
@@ -228,6 +237,30 @@ def _flips(
             found[f"flip_rate_dim_{i}"] = rate(one.flipped)
             found[f"moved_pixels_dim_{i}"] = mean(one.moved)
     return found
+
+
+def _redrawn(
+    factorization: Factorization,
+    x: Tensor,
+    judge: Judge,
+    settings: AuditSettings,
+    perceptual: Callable[[Tensor, Tensor], Tensor] | None,
+) -> tuple[Flips, Numbers]:
+    """Flips where the whole nuisance is drawn anew, and their means."""
+    mean, draws = metrics.clustered_mean, torch.Generator().manual_seed(settings.seed)
+    x, n = x[: settings.n_flips], settings.flip_draws
+    whole = flips(factorization, x, n, draws, None, judge.features, perceptual)
+    found: Numbers = {
+        "flip_rate": metrics.clustered_proportion(whole.flipped),
+        "margin_change": mean(whole.margin),
+        "moved_pixels": mean(whole.moved),
+        "cycle_distance": mean(whole.cycled),
+    }
+    if whole.features is not None:
+        found["moved_features"] = mean(whole.features)
+    if whole.looks is not None:
+        found["moved_perceptual"] = mean(whole.looks)
+    return whole, found
 
 
 def _attributes(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from svae.auditing import AuditSettings, Gate, audit, compare, failed
+from svae.commands.explaining import explained
 from svae.data import choose
 from svae.loading import load
 from svae.reporting import ReportSettings, report
@@ -63,8 +64,8 @@ def _audited(run: Path, options: Namespace) -> Numbers:
         found = _read(path)
         if found.get("settings") == asdict(settings):
             return found
-    model, data = _opened(run, options)
-    result = audit(model, data, None, settings)
+    model, data, layers = _opened(run, options)
+    result = audit(model, data, None, settings, layers=layers)
     numbers = {"dataset": data.name, **result.flat(), "settings": asdict(settings)}
     (writable(run) / "audit.json").write_text(json.dumps(numbers, indent=1) + "\n", "utf-8")
     return numbers
@@ -77,20 +78,24 @@ def report_command(options: Namespace) -> Path:
         SystemExit: With a message, if the model or its data are not there.
     """
     run = Path(options.run)
-    model, data = _opened(run, options)
+    model, data, layers = _opened(run, options)
     settings = ReportSettings(seed=options.seed)
-    page = report(model, data, options.out or run / "report", settings=settings)
+    page = report(model, data, options.out or run / "report", layers=layers, settings=settings)
     print(page)
     return page
 
 
-def _opened(run: Path, options: Namespace) -> tuple[Any, Any]:
-    """The model in a folder, and its data."""
+def _opened(run: Path, options: Namespace) -> tuple[Any, Any, dict[str, Any] | None]:
+    """The model in a folder, its data and, of an explained network, all of its layers."""
     try:
+        if (found := explained(run)) is not None:
+            layers, data = found
+            return list(layers.values())[-1], data, layers
         model = load(run)
     except (FileNotFoundError, ValueError) as error:
         raise SystemExit(f"svae: {error}") from error
-    return model, choose(_data_name(run, options.data), options.data_root, seed=options.seed)
+    name = _data_name(run, options.data)
+    return model, choose(name, options.data_root, seed=options.seed), None
 
 
 def _data_name(run: Path, given: str | None) -> str:

@@ -11,17 +11,21 @@ from typing import Any
 
 from torch import nn
 
-from svae.bridges import Frozen
+from svae.bridges import Frozen, InvarianceBridge
+from svae.bridges.files import restore_invariance
 from svae.data import ArrayData, ImageFolder, choose
 from svae.data.choosing import NAMES
 from svae.data.folder import unlabelled_images
 from svae.explaining import ExplainSettings, estimated_seconds
 from svae.profiling import layer_profile, sensible_layers
-from svae.saving import writable
+from svae.saving import read_json, writable
 
-__all__ = ["explain_command"]
+__all__ = ["explain_command", "explained"]
 
 logger = logging.getLogger("svae")
+_DESCRIPTION = "explain.json"
+# What another command needs to open the network and its images again.
+_ASKED = ("model", "data", "data_root", "size", "channels", "mean", "std", "seed")
 
 
 def explain_command(options: Namespace) -> dict[str, Any]:
@@ -59,6 +63,11 @@ def explain_command(options: Namespace) -> dict[str, Any]:
     profile = layer_profile(
         frozen, data, layers, settings=settings, seed=options.seed, cache=options.cache
     )
+    asked = {name: value for name, value in vars(options).items() if name in _ASKED}
+    asked["layers"] = list(layers)
+    (out / _DESCRIPTION).write_text(json.dumps(asked, indent=1) + "\n", encoding="utf-8")
+    for name, bridge in profile.bridges.items():
+        bridge.save(out / "layers" / name)
     metrics: dict[str, Any] = {"dataset": data.name, "seed": options.seed, **profile.flat()}
     metrics["seconds_total"] = round(time.perf_counter() - started, 1)
     (out / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
@@ -73,6 +82,30 @@ def explain_command(options: Namespace) -> dict[str, Any]:
     last.save(out)
     logger.info("%.0f s; everything is in %s/", metrics["seconds_total"], out)
     return metrics
+
+
+def explained(folder: Path) -> tuple[dict[str, InvarianceBridge], ArrayData] | None:
+    """Bridges by layer, and the images, of a folder that ``svae explain`` wrote.
+
+    Args:
+        folder: Its ``--out``.
+
+    Returns:
+        None where the folder is another command's.
+
+    Raises:
+        SystemExit: If the model cannot be imported or called.
+    """
+    path = folder / _DESCRIPTION
+    if not path.exists():
+        return None
+    options = Namespace(**read_json(path))
+    data, model = _images(options), _model(options.model)
+    bridges = {}
+    for layer in options.layers:
+        frozen = Frozen(model, layer, x_shape=data.x_shape, preprocess=_preprocess(options))
+        bridges[layer] = restore_invariance(folder / "layers" / layer, frozen)
+    return bridges, data
 
 
 def _model(place: str) -> nn.Module:

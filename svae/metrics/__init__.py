@@ -32,6 +32,7 @@ from svae.metrics.invariance import (
     switch_rate,
 )
 from svae.metrics.leakage import permutation_null
+from svae.metrics.perceptual import structural_distance
 
 __all__ = [
     "Estimate",
@@ -57,5 +58,6 @@ __all__ = [
     "preservation_swapped",
     "proportion",
     "reconstruction_preservation",
+    "structural_distance",
     "switch_rate",
 ]

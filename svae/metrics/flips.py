@@ -23,6 +23,8 @@ class Flips(NamedTuple):
         margin: By how much the logit of the input's answer, over the best other one, rises.
         moved: Root mean square change of the values, over that between two inputs.
         features: The same of features of the input, if there were any.
+        looks: How different a draw looks from its input, over how different two inputs do, if it
+            was asked for.
         cycled: Distance of the class part encoded again to the class part, over that between two
             inputs: 0 where what is decoded holds what it was decoded from. Of an invariance bridge
             it is the fibre distance.
@@ -32,6 +34,7 @@ class Flips(NamedTuple):
     margin: Float[Tensor, "n_draws n_images"]
     moved: Float[Tensor, "n_draws n_images"]
     features: Float[Tensor, "n_draws n_images"] | None
+    looks: Float[Tensor, "n_draws n_images"] | None
     cycled: Float[Tensor, "n_draws n_images"]
 
 
@@ -43,6 +46,7 @@ def flips(
     generator: torch.Generator | None = None,
     dims: Sequence[int] | None = None,
     features: Callable[[Tensor], Tensor] | None = None,
+    perceptual: Callable[[Tensor, Tensor], Tensor] | None = None,
 ) -> Flips:
     r"""The model's own answers to inputs of which only the nuisance is drawn anew.
 
@@ -55,15 +59,19 @@ def flips(
         generator: Source of the draws.
         dims: Nuisance dims that are drawn anew, the others staying as they are; all if None.
         features: Inputs to features whose change is measured, such as ``judge.features``.
+        perceptual: Two batches of inputs to how different they look, ``(batch,)``, such as
+            :func:`svae.metrics.structural_distance`.
 
     Raises:
         ValueError: If there are fewer than two inputs, ``n`` is less than 1, or a dim is unknown.
     """
     if len(x) < 2 or n < 1:
         raise ValueError(f"flips need at least 2 inputs and 1 draw, got {len(x)} and {n}")
-    rows: list[list[Tensor]] = []
+    rows: list[dict[str, Tensor]] = []
     scale = _spread(x)
     of_features = _spread(features(x[:_CHUNK])) if features is not None else 1.0
+    some = x[:_CHUNK]
+    of_looks = float(perceptual(some, some.roll(1, 0)).mean()) if perceptual is not None else 1.0
     of_class = _spread(factorization.encode(x[:_CHUNK]).z_class)
     for part in x.split(max(2, _CHUNK // n)):
         own = factorization.predict(part)
@@ -81,22 +89,23 @@ def flips(
             picture = factorization.decode(Latent(latent.z_class, z))
             logits = factorization.predict(picture)
             again = factorization.encode(picture).z_class
-            row = [
-                logits.argmax(1) != answer,
-                _margin(logits, answer) - before,
-                distance(picture, part) / scale,
-                distance(again, latent.z_class) / of_class,
-            ]
+            row = {
+                "flipped": logits.argmax(1) != answer,
+                "margin": _margin(logits, answer) - before,
+                "moved": distance(picture, part) / scale,
+                "cycled": distance(again, latent.z_class) / of_class,
+            }
             if features is not None and seen is not None:
-                row.append(distance(features(picture), seen) / of_features)
+                row["features"] = distance(features(picture), seen) / of_features
+            if perceptual is not None:
+                row["looks"] = perceptual(picture, part) / max(of_looks, 1e-12)
             rows.append(row)
     blocks = [rows[i : i + n] for i in range(0, len(rows), n)]
-    columns = [
-        torch.cat([torch.stack([row[k] for row in block]) for block in blocks], 1)
-        for k in range(len(rows[0]))
-    ]
-    flipped, margin, moved, cycled, *more = columns
-    return Flips(flipped, margin, moved, more[0] if more else None, cycled)
+    columns = {
+        name: torch.cat([torch.stack([row[name] for row in block]) for block in blocks], 1)
+        for name in rows[0]
+    }
+    return Flips(**{"features": None, "looks": None, **columns})
 
 
 @torch.no_grad()

@@ -6,7 +6,7 @@ import json
 import logging
 import platform
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,6 +40,7 @@ MEANINGS = {
     "conditional_coverage": "share of real inputs of a class that have a draw near them",
     "moved_pixels": "how far draws are from their input, over how far two inputs are",
     "moved_features": "the same in the judge's features",
+    "moved_perceptual": "how different draws look, over how different two inputs do",
     "cycle_distance": "distance of the class part read from a draw to the one it was drawn with",
     "margin_change": "by how much the logit of the answer rises over the next",
     "leakage_samples_strongest": "accuracy with which a probe reads the class from the nuisance",
@@ -78,6 +79,7 @@ def report(
     judge: "Judge | None" = None,
     audited: Audit | Mapping[str, Any] | None = None,
     profile: "LayerProfile | None" = None,
+    layers: Mapping[str, Factorization] | None = None,
     settings: ReportSettings | None = None,
 ) -> Path:
     """Writes one self-contained page, and its numbers and pictures beside it.
@@ -95,6 +97,8 @@ def report(
         judge: Independent classifier; one trained on this data by default.
         audited: What :func:`svae.audit` gave before; measured by default.
         profile: Of layers, where there are several.
+        layers: Factorizations of single layers by name, whose flips are certified too; those of
+            the profile by default.
         settings: How much is shown.
 
     Returns:
@@ -117,7 +121,9 @@ def report(
         how = AuditSettings(
             n_test=settings.n_test, n_codes=settings.n_codes, n_flips=500, seed=settings.seed
         )
-        audited = audit(factorization, data, judge, how)
+        if layers is None and profile is not None:
+            layers = profile.bridges
+        audited = audit(factorization, data, judge, how, layers=layers)
     numbers = dict(audited.flat() if isinstance(audited, Audit) else audited)
     names = parts.attempted(
         "names",
@@ -183,9 +189,10 @@ def report(
             title=f"What {type(factorization).__name__} ignores of {data.name}",
             sentence=names.sentence if names is not None else "",
             certificate=_rows(numbers),
-            by_class=_by(numbers, "flip_rate_class_", names_of_classes)[:_WORST],
+            by_class=_by(numbers, "flip_rate_class_", lambda k: names_of_classes[int(k)])[:_WORST],
             n_classes=len(names_of_classes),
-            by_dim=_by(numbers, "flip_rate_dim_", None),
+            by_dim=_by(numbers, "flip_rate_dim_", lambda i: f"dim {i}"),
+            by_layer=_by(numbers, "flip_rate_layer_", str),
             directions=names.directions if names is not None else (),
             pictures=drawn,
             profile_table=profile.table() if profile is not None else "",
@@ -254,14 +261,15 @@ def _rows(numbers: Mapping[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def _by(numbers: Mapping[str, Any], prefix: str, labels: list[str] | None) -> list[dict[str, Any]]:
-    """Rates by class or dim, the highest first."""
+def _by(
+    numbers: Mapping[str, Any], prefix: str, called: Callable[[str], str]
+) -> list[dict[str, Any]]:
+    """Rates by class, dim or layer, the highest first."""
     found = []
     for name, value in numbers.items():
-        index = name.removeprefix(prefix)
-        if name.startswith(prefix) and index.isdecimal() and parts.finite(value):
-            label = f"dim {index}" if labels is None else labels[int(index)]
+        if name.startswith(prefix) and f"{name}_low" in numbers and parts.finite(value):
             low, high = numbers[f"{name}_low"], numbers[f"{name}_high"]
+            label = called(name.removeprefix(prefix))
             found.append({"label": label, "value": value, "low": low, "high": high})
     return sorted(found, key=lambda one: -one["value"])
 
