@@ -159,6 +159,16 @@ def coloured(options: argparse.Namespace, seed: int) -> dict[str, Any]:
     return experiment([*given, "--no-pictures"])
 
 
+def natural(options: argparse.Namespace) -> dict[str, Any]:
+    """The numbers of the experiment on natural pictures."""
+    from experiments.natural_concepts import main as experiment
+
+    given = ["--out", str(options.runs / "concepts" / f"natural{'_quick' * options.quick}")]
+    if options.quick:
+        given += ["--dataset", "digits", "--quick", "--max-epochs", "1"]
+    return experiment(given)
+
+
 def claims_of(
     layers: dict[str, list[dict[str, Any]]],
     made: dict[str, list[dict[str, float]]],
@@ -220,6 +230,22 @@ def table(rows: dict[str, dict[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def natural_table(one: dict[str, Any]) -> str:
+    """What the frozen network answers to natural pictures that were moved, with intervals."""
+    rows = {
+        "test_accuracy": "pictures themselves",
+        "reconstruction_accuracy": "reconstructions",
+        "response_kept_residual": "residual drawn anew: answer kept",
+        "response_kept_class": "class drawn anew: answer kept",
+        "class_arrives": "class of another picture: its answer arrives",
+    }
+    lines = ["| of natural pictures | share | 95 % interval |", "|---|---|---|"]
+    for name, text in rows.items():
+        low, high = one[f"{name}_low"], one[f"{name}_high"]
+        lines.append(f"| {text} | {one[name]:.3f} | {low:.3f} to {high:.3f} |")
+    return "\n".join(lines) + "\n"
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Writes the claims and the table of the documentation."""
     parser = argparse.ArgumentParser(description="Concept bridges on frozen networks.")
@@ -229,7 +255,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--coloured", default="mnist", choices=["mnist", "digits"])
     parser.add_argument("--networks", nargs="*", default=["lenet", "resnet20"])
     parser.add_argument("--generators", nargs="*", default=["mnist", "cifar10"])
-    parser.add_argument("--only", help="one part: main, generation, coloured or layers")
+    parser.add_argument("--only", help="main, generation, coloured, natural or layers")
     parser.add_argument("--quick", action="store_true", help="small settings, for tests")
     parser.add_argument("--have", action="store_true", help="write what is finished, run nothing")
     parser.add_argument("--runs", type=Path, default=ROOT / "runs")
@@ -280,6 +306,9 @@ def main(arguments: list[str] | None = None) -> None:
         for where in LAYERS[name]
         for one in explained(name, where, options.seeds[0])
     }
+    shown = (
+        measured(runs / "natural_0.json", lambda: natural(options)) if wanted("natural") else []
+    )
     if options.only is None:
         claims = claims_of(layers, made, painted, rows)
         write(
@@ -289,8 +318,12 @@ def main(arguments: list[str] | None = None) -> None:
             layers=rows,
             generation=made,
             coloured=painted,
+            natural=shown,
         )
         options.table.write_text(table(rows), encoding="utf-8")
+        if shown:
+            beside = options.table.with_name(f"{options.table.stem}_natural.md")
+            beside.write_text(natural_table(shown[0]), encoding="utf-8")
 
 
 if __name__ == "__main__":
