@@ -1,0 +1,320 @@
+"""Who takes part in the comparison, and how each is trained."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from benchmarks.peers import CCVAE, CVAE, DIVA, IBINN, M1M2, M2, VIB, Classifier, VAEClassifier
+from benchmarks.peers.common import Sizes
+from benchmarks.peers.generators import GAN, TwoStage
+
+__all__ = ["CONTESTANTS", "Contestant", "Trained", "Training"]
+
+N_CODE = 64  # dims of codes that flows work on
+
+
+@dataclass
+class Training:
+    """What every contestant is trained with.
+
+    Args:
+        data: A data module.
+        sizes: Of the networks and latents.
+        epochs: Passes over the training set, all phases together.
+        seed: Of weights, batches and noise.
+        flow_share: Share of our passes that fits the style flow.
+    """
+
+    data: Any
+    sizes: Sizes
+    epochs: int
+    seed: int
+    flow_share: float = 0.5
+
+    def fit(
+        self, model: Any, share: float = 1.0, clock: "Clock | None" = None, **more: Any
+    ) -> Any:
+        """Trains a model by the one loop for a share of the epochs."""
+        import svae
+
+        torch.manual_seed(self.seed)
+        epochs = max(1, round(share * self.epochs))
+        svae.fit(
+            model,
+            self.data,
+            seed=self.seed,
+            max_epochs=epochs,
+            enable_progress_bar=False,
+            callbacks=[] if clock is None else [clock],
+            **more,
+        )
+        return model.eval()
+
+
+class Clock(pl.Callback):
+    """Validation accuracy after each epoch, with the seconds until then."""
+
+    def __init__(self, predict: Callable[[Tensor], Tensor], data: Any) -> None:
+        self.predict, self.data = predict, data
+        self.curve: list[tuple[float, float]] = []
+        self.spent, self.since = 0.0, 0.0
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Starts to count: looking takes no time."""
+        self.since = time.perf_counter()
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Stops to count, and looks."""
+        self.spent += time.perf_counter() - self.since
+        x, y = self.data.validation.floats(limit=2000), self.data.validation.y[:2000]
+        with torch.no_grad():
+            answers = torch.cat([self.predict(part).argmax(1) for part in x.split(500)])
+        self.curve.append((round(self.spent, 3), float((answers == y).float().mean())))
+        self.since = time.perf_counter()
+
+
+@dataclass
+class Trained:
+    """What is measured.
+
+    Args:
+        model: A module; a factorization where it splits its latent.
+        splits: Whether it does.
+        sample: New pictures of classes, if it makes any.
+        log_weights: Of n draws for each input, if it bounds the likelihood.
+        averaged: Log-probabilities over 12 draws of the latent, if it draws one to answer.
+        curve: Seconds and validation accuracy, epoch by epoch.
+        n_parameters: Of everything that was trained.
+    """
+
+    model: Any
+    splits: bool = True
+    sample: Callable[..., Tensor] | None = None
+    log_weights: Callable[[Tensor, int], Tensor] | None = None
+    averaged: Callable[[Tensor], Tensor] | None = None
+    curve: list[tuple[float, float]] = field(default_factory=list)
+    n_parameters: int = 0
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """One model of the comparison.
+
+    Args:
+        train: From the training to what is measured.
+        ours: Whether it is of this package.
+        tries: How many settings were tried before the one that stands.
+        note: Where its settings are from.
+    """
+
+    train: Callable[[Training], Trained]
+    ours: bool = False
+    tries: int = 1
+    note: str = ""
+
+
+def _peer(make: Callable[[Sizes], Any], generates: bool = True, bounds: bool = True) -> Any:
+    """A peer of one phase."""
+
+    def train(training: Training) -> Trained:
+        torch.manual_seed(training.seed)
+        model = make(training.sizes)
+        clock = Clock(model.predict, training.data)
+        training.fit(model, clock=clock)
+        return _of(model, generates, bounds, clock)
+
+    return train
+
+
+def _of(model: Any, generates: bool, bounds: bool, clock: Clock, splits: bool = True) -> Trained:
+    return Trained(
+        model,
+        splits and generates,
+        model.sample if generates else None,
+        model.log_weights if bounds else None,
+        getattr(model, "averaged", None),
+        clock.curve,
+        sum(p.numel() for p in model.parameters()),
+    )
+
+
+def _classifier(training: Training) -> Trained:
+    return _peer(Classifier, generates=False, bounds=False)(training)
+
+
+def _m1m2(training: Training) -> Trained:
+    torch.manual_seed(training.seed)
+    first = training.fit(VAEClassifier(training.sizes), 0.6)
+    model = M1M2(first)
+    clock = Clock(model.predict, training.data)
+    training.fit(model, 0.4, clock)
+    return _of(model, True, True, clock)
+
+
+def _two_stage(training: Training) -> Trained:
+    torch.manual_seed(training.seed)
+    first = training.fit(VAEClassifier(training.sizes), 0.6)
+    model = TwoStage(first)
+    clock = Clock(model.predict, training.data)
+    training.fit(model, 0.4, clock)
+    return _of(model, True, False, clock, splits=False)
+
+
+def _gan(training: Training) -> Trained:
+    torch.manual_seed(training.seed)
+    model = GAN(training.sizes)
+    clock = Clock(model.predict, training.data)
+    training.fit(model, clock=clock)
+    return _of(model, True, False, clock, splits=False)
+
+
+def _autoencoder(training: Training, share: float) -> Any:
+    import svae
+
+    torch.manual_seed(training.seed)
+    coder = svae.bridges.Autoencoder(training.data.x_shape, N_CODE, width=training.sizes.width)
+    return training.fit(coder, share)
+
+
+def _ibinn(training: Training) -> Trained:
+    model = IBINN(_autoencoder(training, 0.5), training.sizes, N_CODE)
+    clock = Clock(model.predict, training.data)
+    training.fit(model, 0.5, clock)
+    return _of(model, True, False, clock)
+
+
+def _pythae(flow_prior: bool) -> Callable[[Training], Trained]:
+    def train(training: Training) -> Trained:
+        from benchmarks.peers.pythae_models import PythaeVAE
+
+        torch.manual_seed(training.seed)
+        model = PythaeVAE(training.sizes, flow_prior)
+        clock = Clock(model.predict, training.data)
+        model.fit(training.data, training.epochs, training.seed)
+        return _of(model, True, True, clock)
+
+    return train
+
+
+def _ours(head: str = "gaussian", flow: bool = True, adversary: bool = False) -> Any:
+    """The supervised VAE with one head."""
+
+    def train(training: Training) -> Trained:
+        import svae
+        from svae.independence import AdversarialProbe
+        from svae.priors import StandardPrior
+        from svae.training import Recipe
+
+        torch.manual_seed(training.seed)
+        sizes = training.sizes
+        k, split = sizes.n_classes, svae.LatentSplit(sizes.n_class, sizes.n_nuisance)
+        heads = {
+            "gaussian": lambda: svae.GaussianHead(split.n_class, k),
+            "linear": lambda: svae.NetworkHead(split.n_class, k),
+            "perceptron": lambda: svae.NetworkHead(split.n_class, k, hidden=(64,)),
+        }
+        build: Any = svae.SVAE.for_images
+        vae = build(
+            sizes.x_shape,
+            k,
+            split,
+            head=heads[head](),
+            style_prior=None if flow else StandardPrior(split.n_nuisance),
+            width=sizes.width,
+        )
+        probes = [AdversarialProbe(sizes.n_nuisance, k, 10.0)] if adversary else []
+        objective = svae.SupervisedELBO(
+            beta_class=1.0 if adversary else 10.0,
+            beta_style=1.0 if adversary else 0.3,
+            label_weight=50.0,
+            penalties=probes,
+        )
+        clock = Clock(vae.predict, training.data)
+        recipe = Recipe(flow_share=training.flow_share if flow else 0.0)
+        training.fit(vae, clock=clock, objective=objective, recipe=recipe)
+
+        def sample(y: Tensor, generator: torch.Generator | None = None) -> Tensor:
+            return vae.sample(y, 1, generator)[0]
+
+        def averaged(x: Tensor) -> Tensor:
+            draws = [vae.read(vae.encode(x, sample=True)).softmax(-1) for _ in range(12)]
+            return torch.stack(draws).mean(0).log()
+
+        n_parameters = sum(p.numel() for p in vae.parameters())
+        trained = Trained(vae, True, sample, None, averaged, clock.curve, n_parameters)
+        trained.log_weights = _svae_bounds(vae)
+        return trained
+
+    return train
+
+
+def _svae_bounds(vae: Any) -> Callable[[Tensor, int], Tensor]:
+    """ELBO and IWAE of the package, in the form of two rows that give them back."""
+    import svae
+
+    def bounds(x: Tensor, n: int) -> Tensor:
+        return torch.stack(list(svae.evidence(vae, x, n)))
+
+    bounds.are_bounds = True  # type: ignore[attr-defined]
+    return bounds
+
+
+def _explained(kind: str) -> Callable[[Training], Trained]:
+    """One of our bridges beside the plain classifier, and what shows its codes."""
+
+    def train(training: Training) -> Trained:
+        import svae
+
+        torch.manual_seed(training.seed)
+        classifier = Classifier(training.sizes)
+        clock = Clock(classifier.predict, training.data)
+        training.fit(classifier, clock=clock)
+        shape = tuple(training.data.x_shape)
+        if kind == "concept":
+            frozen = svae.Frozen(classifier, "trunk", x_shape=shape)
+            shown = training.fit(svae.bridges.Reconstruction(frozen), 0.5)
+            bridge = svae.ConceptBridge(frozen, svae.bridges.Classes(), decoder=shown.decoder)
+            training.fit(bridge, 0.5)
+            trained = [bridge, shown.decoder]
+        else:
+            frozen = svae.Frozen(classifier, "head", x_shape=shape)
+            coder = _autoencoder(training, 0.5)
+            bridge = svae.InvarianceBridge(frozen, coder)
+            training.fit(bridge, 0.5)
+            trained = [bridge]
+        n_parameters = sum(
+            p.numel() for one in trained for p in one.parameters() if p.requires_grad
+        )
+        return Trained(bridge, True, None, None, None, clock.curve, n_parameters)
+
+    return train
+
+
+CONTESTANTS: dict[str, Contestant] = {
+    "classifier": Contestant(_classifier),
+    "VAE + classifier": Contestant(_peer(VAEClassifier)),
+    "beta-VAE + classifier": Contestant(_peer(lambda sizes: VAEClassifier(sizes, beta=4.0))),
+    "M2": Contestant(_peer(M2)),
+    "M1+M2": Contestant(_m1m2),
+    "conditional VAE": Contestant(_peer(CVAE)),
+    "VIB": Contestant(_peer(VIB, generates=False, bounds=False)),
+    "CCVAE": Contestant(_peer(CCVAE)),
+    "DIVA": Contestant(_peer(DIVA)),
+    "LR-VAE-like": Contestant(_ours(flow=False, adversary=True)),
+    "pythae VAE": Contestant(_pythae(flow_prior=False)),
+    "pythae VAE + MAF": Contestant(_pythae(flow_prior=True)),
+    "IB-INN": Contestant(_ibinn),
+    "two-stage VAE": Contestant(_two_stage),
+    "GAN": Contestant(_gan),
+    "SVAE": Contestant(_ours(), ours=True),
+    "SVAE, no flow": Contestant(_ours(flow=False), ours=True),
+    "SVAE, linear head": Contestant(_ours("linear"), ours=True),
+    "SVAE, perceptron": Contestant(_ours("perceptron"), ours=True),
+    "concept bridge": Contestant(_explained("concept"), ours=True),
+    "invariance bridge": Contestant(_explained("invariance"), ours=True),
+}

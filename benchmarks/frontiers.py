@@ -1,0 +1,91 @@
+"""Plots of the comparison: what is bought with what."""
+
+from pathlib import Path
+from typing import Any
+
+PAIRS = {
+    "preservation": ("diversity_ratio", "preservation", "diversity", "class kept"),
+    "leakage": ("leakage_samples_strongest", "test_accuracy", "leakage", "accuracy"),
+    "fid": ("fid", "test_accuracy", "FID", "accuracy"),
+}
+
+
+def draw(
+    found: dict[str, list[dict[str, Any]]], ours: dict[str, bool], folder: Path, suite: str
+) -> None:
+    """Writes a picture of frontiers and one of speeds."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+    import matplotlib.ticker
+    import seaborn as sns
+
+    folder.mkdir(parents=True, exist_ok=True)
+    colours = sns.color_palette("colorblind")
+    order = {name: i + 1 for i, name in enumerate(found)}
+    with sns.axes_style("whitegrid"):
+        figure, axes = plt.subplots(1, len(PAIRS), figsize=(13, 4.6), layout="constrained")
+        for place, (across, upright, x_title, y_title) in zip(axes, PAIRS.values(), strict=True):
+            for name, runs in found.items():
+                points = [
+                    (one[across], one[upright])
+                    for one in runs
+                    if one.get(across) is not None and one.get(upright) is not None
+                ]
+                if not points:
+                    continue
+                x, y = (sum(values) / len(points) for values in zip(*points, strict=True))
+                colour = colours[0] if ours[name] else colours[1]
+                place.scatter(
+                    *zip(*points, strict=True), s=14, color=colour, alpha=0.35, linewidths=0
+                )
+                place.annotate(
+                    str(order[name]), (x, y), ha="center", va="center", fontsize=8,
+                    bbox={"boxstyle": "circle,pad=0.18", "fc": "white", "ec": colour},
+                )  # fmt: skip
+            place.set(xlabel=x_title, ylabel=y_title)
+            if across == "fid":
+                place.set_xscale("log")
+                place.xaxis.set_minor_formatter(mpl.ticker.NullFormatter())
+        legend = "   ".join(f"{i} {name}" for name, i in order.items())
+        figure.supxlabel(_wrapped(legend), fontsize=8)
+        figure.savefig(folder / f"run_{suite}.png", dpi=110)
+        plt.close(figure)
+        _speeds(found, ours, folder, suite, colours, plt)
+
+
+def _speeds(
+    found: dict[str, list[dict[str, Any]]], ours: dict[str, bool], folder: Path, suite: str,
+    colours: Any, plt: Any,
+) -> None:  # fmt: skip
+    names = [name for name, runs in found.items() if runs[0].get("seconds_per_epoch")]
+    if not names:
+        return
+    figure, axes = plt.subplots(1, 2, figsize=(11, 0.6 + 0.27 * len(names)), layout="constrained")
+    for place, key, title in (
+        (axes[0], "seconds_per_epoch", "seconds per epoch"),
+        (axes[1], "samples_per_second", "samples per second"),
+    ):
+        values = [found[name][0].get(key) or 0.0 for name in names]
+        place.barh(
+            names, values, color=[colours[0] if ours[name] else colours[1] for name in names]
+        )
+        place.set(xlabel=title)
+        place.invert_yaxis()
+        if place is axes[1]:
+            place.set_yticklabels([])
+            if any(values):
+                place.set_xscale("log")
+    figure.savefig(folder / f"run_{suite}_speed.png", dpi=110)
+    plt.close(figure)
+
+
+def _wrapped(text: str, width: int = 150) -> str:
+    lines, line = [], ""
+    for word in text.split("   "):
+        if len(line) + len(word) > width:
+            lines.append(line)
+            line = ""
+        line += ("   " if line else "") + word
+    return "\n".join([*lines, line])
