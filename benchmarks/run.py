@@ -62,6 +62,7 @@ SUITES = {
     "coloured": Suite(
         "MNIST, each digit in one colour drawn at random", 8, target=0.97, colour=True
     ),
+    "dsprites": Suite("dSprites, Matthey et al. 2017, shape as class", 8, target=0.95, width=16),
     "cifar10": Suite(
         "CIFAR-10, Krizhevsky 2009, as far as $SVAE_DATA holds it", 12, target=0.5, colour=True,
         strength=4 / 255, width=48,

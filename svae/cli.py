@@ -104,7 +104,10 @@ def _audit(arguments: list[str]) -> int:
     )
     add = options.add_argument
     add("run", help="folder of a trained model, as svae.load reads it")
-    add("--data", help="mnist, fashion, kmnist, digits, cifar10; else what metrics.json names")
+    add(
+        "--data",
+        help="mnist, fashion, kmnist, digits, cifar10, dsprites; else what metrics.json names",
+    )
     add("--data-root", help="folder of the data; else $SVAE_DATA, else data/")
     add("--fail-if", nargs="*", default=[], metavar="CONDITION", help="such as 'flip_rate > 0.02'")
     add("--compare", metavar="RUN", help="folder of another audited model")
@@ -128,7 +131,10 @@ def _report(arguments: list[str]) -> int:
     add = options.add_argument
     add("run", help="folder of a trained model, as svae.load reads it")
     add("--out", help="folder of everything written; RUN/report if left out")
-    add("--data", help="mnist, fashion, kmnist, digits, cifar10; else what metrics.json names")
+    add(
+        "--data",
+        help="mnist, fashion, kmnist, digits, cifar10, dsprites; else what metrics.json names",
+    )
     add("--data-root", help="folder of the data; else $SVAE_DATA, else data/")
     add("--seed", type=int, default=0, help="of every draw")
     parsed = options.parse_args(arguments)
@@ -154,7 +160,7 @@ def _explain(arguments: list[str]) -> int:
         "--data",
         required=True,
         help="folder of images, with one sub-folder per class or without"
-        " any, or mnist, fashion, kmnist, cifar10, digits",
+        " any, or mnist, fashion, kmnist, cifar10, dsprites, digits",
     )
     add("--data-root", help="where a set that is named lies; else $SVAE_DATA, else data/")
     add("--out", default="runs/explain", help="folder of everything written")

@@ -1,4 +1,4 @@
-"""Data sets as arrays: MNIST and its likes, CIFAR-10, embedded digits, folders, or any tensors."""
+"""Data sets as arrays: MNIST and its likes, CIFAR-10, dSprites, digits, folders, any tensors."""
 
 import importlib
 from typing import TYPE_CHECKING
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from svae.data.coloured import ColouredDigits
     from svae.data.conversion import as_data
     from svae.data.digits import Digits
+    from svae.data.dsprites import DSprites
     from svae.data.folder import ImageFolder, unlabelled_images
     from svae.data.mnist import KMNIST, MNIST, FashionMNIST
     from svae.data.module import ArrayData
@@ -27,6 +28,7 @@ __all__ = [
     "Batch",
     "BatchLoader",
     "ColouredDigits",
+    "DSprites",
     "Digits",
     "FashionMNIST",
     "ImageFolder",
@@ -50,6 +52,7 @@ _MODULES = {
     "Batch": "batch",
     "BatchLoader": "arrays",
     "ColouredDigits": "coloured",
+    "DSprites": "dsprites",
     "Digits": "digits",
     "FashionMNIST": "mnist",
     "ImageFolder": "folder",

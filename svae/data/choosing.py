@@ -2,9 +2,11 @@
 
 import logging
 from pathlib import Path
+from typing import Any
 
 from svae.data.cifar10 import CIFAR10
 from svae.data.digits import Digits
+from svae.data.dsprites import DSprites
 from svae.data.idx import ensure
 from svae.data.mnist import KMNIST, MNIST, FashionMNIST
 from svae.data.module import ArrayData
@@ -14,7 +16,7 @@ _logger = logging.getLogger("svae")
 # For `auto`: seconds that a whole download may take before the embedded digits stand in.
 PATIENCE = 8.0
 
-NAMES = ("auto", "mnist", "fashion", "kmnist", "cifar10", "digits")
+NAMES = ("auto", "mnist", "fashion", "kmnist", "cifar10", "dsprites", "digits")
 
 
 def choose(
@@ -27,7 +29,8 @@ def choose(
     ``data.name`` tells which it is. Every other name insists.
 
     Args:
-        name: ``auto``, ``mnist``, ``fashion``, ``kmnist``, ``cifar10`` or ``digits``.
+        name: ``auto``, ``mnist``, ``fashion``, ``kmnist``, ``cifar10``, ``dsprites`` or
+            ``digits``.
         root: Folder of the data; by default ``$SVAE_DATA``, else ``data``.
         batch_size: Examples per batch and process.
         seed: Split and orders.
@@ -56,5 +59,11 @@ def choose(
             name = "mnist"
     if name == "digits":
         return Digits(batch_size=batch_size, seed=seed)
-    sets = {"mnist": MNIST, "fashion": FashionMNIST, "kmnist": KMNIST, "cifar10": CIFAR10}
+    sets: dict[str, Any] = {
+        "mnist": MNIST,
+        "fashion": FashionMNIST,
+        "kmnist": KMNIST,
+        "cifar10": CIFAR10,
+        "dsprites": DSprites,
+    }
     return sets[name](root, batch_size=batch_size, seed=seed)
