@@ -36,7 +36,7 @@ LAYERS = {
 }
 MIDDLE = {"lenet": "pool2", "resnet20": "layer3"}
 LOGITS = {"lenet": "ip2", "resnet20": "linear"}
-WEIGHTS = (0.0, 0.3, 1.0, 3.0, 10.0)  # of the fibre term
+WEIGHTS = (0.0, 3.0, 10.0, 30.0, 100.0)  # of the fibre term
 
 
 def settings(options: argparse.Namespace, **more: Any) -> Any:
@@ -96,7 +96,7 @@ def colours(seed: int, options: argparse.Namespace) -> dict[str, float]:
     bridge = svae.explain(
         frozen,
         data,
-        settings=settings(options, fibre_weight=0.0),  # coverage is asked for
+        settings=settings(options),
         seed=seed,
         cache=options.runs / "invariances" / "cache",
         enable_progress_bar=False,

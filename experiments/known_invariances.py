@@ -13,8 +13,7 @@ the brightest channel only ignores colour, one that divides by the brightest pix
 brightness, one of the power spectrum ignores shifts, one of its rings turns as well. A factor
 counts as used where the layer fixes more than half of its variance among the draws, read by a
 network of its own. Classifiers are explained at the probabilities that they answer: logits tell,
-to rounding, of everything that moves them however little. Flows are fitted by likelihood alone: a
-fibre term narrows the draws, so that what is ignored seems to be used.
+to rounding, of everything that moves them however little.
 """
 
 import argparse
@@ -97,7 +96,7 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--seed", type=int, default=0)
     options.add_argument("--shortcuts", type=int, default=5, help="seeds of planted shortcuts")
     options.add_argument("--steps", type=int, default=1500, help="of each flow")
-    options.add_argument("--fibre-weight", type=float, default=0.0, help="of the flows")
+    options.add_argument("--fibre-weight", type=float, default=30.0, help="of refining draws")
     options.add_argument("--autoencoder-steps", type=int, default=4000)
     options.add_argument("--max-epochs", type=int, help="of each training, at most")
     options.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")

@@ -16,13 +16,15 @@ Values = dict[str, Tensor]
 class InvarianceObjective(Described, nn.Module):
     r"""Negative log-likelihood of codes given representations, and whether draws are on the fibre.
 
-    .. math:: L = -\log p(\bar z + \sigma \epsilon \mid \Phi(x))
-        + \lambda D \, \frac{\|\Phi(D(t^{-1}(v \mid \Phi(x)))) - \Phi(x)\|^2}
-        {\sum_i \mathrm{Var}\,\Phi_i}, \quad v \sim \mathcal{N}(0, I)
+    .. math:: L = -\log p(\bar z + \sigma \epsilon \mid \Phi(x)) + d \left(
+        \lambda \log(1 + FL^2) + \log\big(1 + \|\tilde z - z_0\|^2 / d\big) \right), \quad
+        FL^2 = \frac{\|\Phi(D(\tilde z)) - \Phi(x)\|^2} {\sum_i \mathrm{Var}\,\Phi_i}, \quad
+        z_0 = t^{-1}(v \mid \Phi(x)),\; v \sim \mathcal{N}(0, I)
 
-    The likelihood alone knows the layer through the codes only; the second term asks the layer
-    itself what it sees in a draw, which the original method never did. It is weighed by the D
-    dims of the code, as the likelihood grows with their number.
+    The likelihood alone knows the layer through the d dims of the codes only. The other terms fit
+    the network that moves a drawn code :math:`z_0` to :math:`\tilde z`, where the layer sees what
+    it should, and no further than it takes. They give the flow no gradient: a flow that is paid
+    for draws near the fibre leaves out most of what lies on it.
 
     References:
         Making Sense of CNNs: Interpreting Deep Representations & Their Invariances with INNs
@@ -32,15 +34,15 @@ class InvarianceObjective(Described, nn.Module):
         noise: :math:`\sigma`, in standard deviations of a code dim.
         fibre_weight: :math:`\lambda`; 0 is the original method, and all that there is for a
             network that gives no gradients.
-        fibre_share: Share of a batch that the second term is computed for, which costs a pass
-            through decoder and network.
+        fibre_share: Share of a batch that is drawn and moved, which costs a pass through decoder
+            and network for every move and one more.
 
     Raises:
         ValueError: If a number is out of range.
     """
 
     def __init__(
-        self, noise: float = 0.05, fibre_weight: float = 0.3, fibre_share: float = 0.5
+        self, noise: float = 0.05, fibre_weight: float = 30.0, fibre_share: float = 0.125
     ) -> None:
         super().__init__()
         if min(noise, fibre_weight) < 0 or not 0 < fibre_share <= 1:
@@ -61,11 +63,16 @@ class InvarianceObjective(Described, nn.Module):
         nll = -bridge.log_prob(noisy, representation).mean()
         found = {"nll": nll.detach()}
         loss = nll
-        if self.fibre_weight and bridge.frozen.differentiable:
+        if self.fibre_weight and bridge.refiner.n_steps:
             n = max(1, round(self.fibre_share * len(code)))
             wanted, v = representation[:n], torch.randn_like(code[:n])
-            drawn = bridge.decode(Latent(wanted, v))
-            fibre = bridge.fibre_loss(drawn, wanted).square().mean()
-            found["fibre_loss"] = fibre.detach()
-            loss = loss + self.fibre_weight * code.shape[1] * fibre
+            with torch.no_grad():
+                drawn = bridge.proposed(Latent(wanted, v))
+            moved = bridge.refined(drawn, wanted)
+            fibre = bridge.fibre_loss(bridge.show(moved), wanted).square()
+            distance = (moved - drawn).square().mean(1)
+            found |= {"fibre_loss": fibre.mean().detach(), "moved": distance.mean().detach()}
+            # Bounded: moves that go astray early on must not drown the rest of the batch.
+            cost = self.fibre_weight * fibre.log1p() + distance.log1p()
+            loss = loss + code.shape[1] * cost.mean()
         return loss, {**found, "loss": loss.detach()}

@@ -119,6 +119,7 @@ def _fitted(bridge: InvarianceBridge) -> nn.Module:
     """What :func:`svae.fit` has set, without the parts that stay frozen."""
     part = nn.Module()
     part.add_module("flow", bridge.flow)
+    part.add_module("refiner", bridge.refiner)
     for name in ("mean", "scale", "size"):
         part.register_buffer(name, getattr(bridge, name))
     return part

@@ -79,9 +79,8 @@ class BridgeModule(pl.LightningModule):
         """AdamW with a one-cycle schedule."""
         total = max(total_steps(self.trainer), 1)
         recipe = self.recipe
-        parameters = [p for p in self.parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(
-            parameters, recipe.learning_rate, weight_decay=recipe.weight_decay
+            self.groups(), recipe.learning_rate, weight_decay=recipe.weight_decay
         )
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: one_cycle(step / total)
@@ -90,6 +89,17 @@ class BridgeModule(pl.LightningModule):
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
         }
+
+    def groups(self) -> list[dict[str, Any]]:
+        """Parameters by their rate: a model may name parts that learn slower than the others."""
+        slower: dict[str, float] = getattr(self.model, "relative_rates", {})
+        groups: dict[float, list[nn.Parameter]] = {}
+        for name, parameter in self.named_parameters():
+            if parameter.requires_grad:
+                part = name.removeprefix("model.").partition(".")[0]
+                groups.setdefault(slower.get(part, 1.0), []).append(parameter)
+        rate = self.recipe.learning_rate
+        return [{"params": found, "lr": share * rate} for share, found in groups.items()]
 
     def on_train_epoch_start(self) -> None:
         """Starts the sums of an epoch."""

@@ -16,6 +16,8 @@ from svae.factorization import Factorization
 from svae.fibres import concept_shares
 from svae.latent import Latent
 from svae.training import Recipe
+from svae.training.bridging import BridgeModule
+from svae.training.fitting import training_of
 from tests.unchecked import as_a_user
 
 
@@ -194,25 +196,75 @@ def test_the_fibre_loss_is_relative_to_the_representations_spread() -> None:
     assert torch.allclose(bridge.fibre_loss(x, torch.full((2, 1), 2.0)), wanted)
 
 
-def test_the_fibre_term_brings_draws_nearer() -> None:
-    found = []
+def test_refined_draws_are_nearer_to_the_fibre_and_as_wide() -> None:
+    bridge, data = a_bridge(), vectors()
+    svae.fit(
+        bridge,
+        data,
+        max_epochs=15,
+        enable_progress_bar=False,
+        recipe=Recipe(learning_rate=1e-2),
+        objective=InvarianceObjective(noise=0.0),
+        compile=False,
+    )
+    x = data.test.floats(limit=200)
+    wanted, found, spread = bridge.frozen.representation(x), [], []
+    for n_steps in (0, bridge.refiner.n_steps):
+        bridge.refiner.n_steps = n_steps
+        drawn = svae.resample_nuisance(bridge, x, 100, torch.Generator().manual_seed(0))
+        losses = [bridge.fibre_loss(one, wanted).mean() for one in drawn[:10]]
+        found.append(float(torch.stack(losses).mean()))
+        spread.append(drawn.var(0).mean(0) * 16)
+    assert found[1] < 0.5 * found[0]
+    assert torch.allclose(*spread, atol=0.1)
+    # What lies on the fibre: x0 given x0 + x1 has half the variance, x2 and x3 all of it.
+    assert torch.allclose(spread[1], torch.tensor([0.5, 0.5, 1.0, 1.0]), atol=0.2)
+
+
+def test_the_flow_is_fitted_to_likelihood_alone() -> None:
+    bridge = a_bridge()
+    code = torch.randn(32, 4)
+    bridge.standardise(code[:, :1])
+    gradients = []
     for weight in (0.0, 10.0):
-        bridge, data = a_bridge(), vectors()
-        svae.fit(
-            bridge,
-            data,
-            max_epochs=6,
-            enable_progress_bar=False,
-            objective=InvarianceObjective(fibre_weight=weight),
-            compile=False,
-        )
-        x = data.test.floats(limit=200)
-        drawn = svae.resample_nuisance(bridge, x, 1, torch.Generator().manual_seed(0))[0]
-        found.append(float(bridge.fibre_loss(drawn, bridge.frozen.representation(x)).mean()))
-    assert found[1] < 0.8 * found[0]
+        bridge.zero_grad()
+        torch.manual_seed(0)
+        loss, values = InvarianceObjective(0.0, weight)(bridge, code, code[:, :1])
+        loss.backward()
+        gradients.append([p.grad for p in bridge.flow.parameters()])
+    assert {"nll", "fibre_loss", "moved"} < set(values)
+    for one, other in zip(*gradients, strict=True):
+        assert one is not None
+        assert other is not None
+        assert torch.equal(one, other)
+    assert any(p.grad is not None and bool(p.grad.any()) for p in bridge.refiner.parameters())
 
 
-def test_nothing_but_the_flow_is_trained() -> None:
+def test_the_refiner_learns_slower_than_the_flow() -> None:
+    module, _ = training_of(a_bridge(), vectors(), None, Recipe(learning_rate=1e-2), 0)
+    assert isinstance(module, BridgeModule)
+    groups = module.groups()
+    assert sorted(group["lr"] for group in groups) == [pytest.approx(2e-3), pytest.approx(1e-2)]
+    slow = next(group["params"] for group in groups if group["lr"] < 5e-3)
+    assert {id(p) for p in slow} == {id(p) for p in module.model.refiner.parameters()}  # type: ignore[union-attr]
+
+
+def test_an_unfitted_refiner_moves_nothing() -> None:
+    bridge, representation = a_bridge().eval(), torch.randn(3, 1)
+    latent = Latent(representation, torch.randn(3, 4))
+    assert torch.equal(bridge.code_of(latent), bridge.proposed(latent))
+    torch.nn.init.normal_(bridge.refiner.last.weight)
+    assert not torch.allclose(bridge.code_of(latent), bridge.proposed(latent))
+    codes = bridge.sample_codes(representation, 2, torch.Generator().manual_seed(0))
+    v = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(0))
+    assert torch.allclose(codes[1], bridge.code_of(Latent(representation, v[1])), atol=1e-5)
+    bridge.refiner.n_steps = 0
+    assert torch.equal(bridge.code_of(latent), bridge.proposed(latent))
+    with pytest.raises(ValueError, match="must be at least 0, got -1"):
+        svae.InvarianceBridge(bridge.frozen, Whitened(), n_refine=-1)
+
+
+def test_nothing_but_flow_and_refiner_is_trained() -> None:
     bridge, data = a_bridge(), vectors()
     before = bridge.frozen.fingerprint
     bridge.train()
@@ -221,7 +273,7 @@ def test_nothing_but_the_flow_is_trained() -> None:
     svae.fit(bridge, data, max_epochs=1, enable_progress_bar=False, compile=False)
     assert bridge.frozen.fingerprint == before
     trained = {name.split(".")[0] for name, p in bridge.named_parameters() if p.requires_grad}
-    assert trained == {"flow"}
+    assert trained == {"flow", "refiner"}
 
 
 def test_maps_are_read_too() -> None:
@@ -263,6 +315,7 @@ def test_wrong_parts_are_refused() -> None:
 def test_it_is_saved_and_loaded(tmp_path: Path) -> None:
     bridge = a_bridge()
     bridge.standardise(torch.randn(50, 1))
+    nn.init.normal_(bridge.refiner.last.weight, std=0.1)
     bridge.save(tmp_path)
     with pytest.raises(ValueError, match=r"the frozen network of .* give it again"):
         svae.load(tmp_path)
@@ -273,6 +326,7 @@ def test_it_is_saved_and_loaded(tmp_path: Path) -> None:
     again = svae.load(tmp_path, frozen=frozen, autoencoder=Whitened())
     x = torch.rand(5, 4)
     assert torch.equal(again.encode(x).z_nuisance, bridge.eval().encode(x).z_nuisance)
+    assert torch.equal(svae.reconstruct(again, x), svae.reconstruct(bridge, x))
     next(frozen.model.parameters()).data += 1
     with pytest.raises(ValueError, match="fitted to another frozen network"):
         svae.load(tmp_path, frozen=frozen, autoencoder=Whitened())
