@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import run
+from benchmarks import reproductions, run
 from benchmarks.contest import CONTESTANTS
 
 NUMBERS = {"preservation": 0.9, "diversity_ratio": 0.5, "test_accuracy": 0.9, "fid": 10.0}
@@ -101,3 +101,16 @@ def test_every_contestant_says_what_it_is() -> None:
     assert sum(one.ours for one in CONTESTANTS.values()) >= 5
     assert sum(not one.ours for one in CONTESTANTS.values()) >= 12
     assert all(one.tries >= 1 for one in CONTESTANTS.values())
+
+
+@pytest.mark.slow
+@pytest.mark.data
+def test_other_peoples_numbers_are_measured(tmp_path: Path) -> None:
+    out = tmp_path / "found.json"
+    given = ["--quick", "--seeds", "0", "--runs", str(tmp_path), "--out", str(out)]
+    reproductions.main(given)
+    found = json.loads(out.read_text())
+    assert 0 < found["vib"][0]["error_12"] <= found["vib"][0]["error_1"] < 0.5
+    claims = {one["id"]: one["measured"] for one in found["claims"]}
+    assert claims["compare.vib.1"] == round(found["vib"][0]["error_1_averaged"], 5)
+    assert 0.15 < claims["compare.m2"] < 1  # of 200 labels, in 200 steps
