@@ -326,10 +326,13 @@ def ray_engine(options: argparse.Namespace, jobs: list[tuple[str, int]]) -> Any:
     """Results as they come, from a Ray cluster: the one that ``$RAY_ADDRESS`` names, else here."""
     import ray
 
-    ray.init(
-        ignore_reinit_error=True, runtime_env={"env_vars": {"PYTHONPATH": str(ROOT)}},
-        num_cpus=None if "RAY_ADDRESS" in os.environ else options.cores,
-    )  # fmt: skip
+    if "RAY_ADDRESS" in os.environ:
+        ray.init(runtime_env={"working_dir": str(ROOT), "excludes": ["runs", ".git", "data"]})
+    else:  # workers here inherit the environment
+        os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+        # Ray's workers give way to everyone else; on one machine the cells are what it is for.
+        os.environ.setdefault("RAY_worker_niceness", "0")
+        ray.init(num_cpus=options.cores, include_dashboard=False)
     remote = ray.remote(num_cpus=1)(cell)
     waiting = {remote.remote(options.suite, *job, options.quick): job for job in jobs}
     while waiting:
@@ -340,6 +343,7 @@ def ray_engine(options: argparse.Namespace, jobs: list[tuple[str, int]]) -> Any:
             except Exception as error:  # noqa: BLE001  # whatever it is, other cells go on
                 yield waiting[one], error
             del waiting[one]
+    ray.shutdown()
 
 
 def gathered(options: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
