@@ -36,7 +36,7 @@ LAYERS = {
 }
 MIDDLE = {"lenet": "pool2", "resnet20": "layer3"}
 LOGITS = {"lenet": "ip2", "resnet20": "linear"}
-WEIGHTS = (0.0, 3.0, 10.0, 30.0, 100.0)  # of the fibre term
+WEIGHTS = (0.0, 3.0, 30.0, 100.0)  # of the fibre term
 
 
 def settings(options: argparse.Namespace, **more: Any) -> Any:
