@@ -151,6 +151,39 @@ def mnist(seed: int, options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+def stability(seed: int, options: argparse.Namespace) -> list[dict[str, Any]]:
+    """What three explanations of LeNet's logits, autoencoder and flow of other seeds, agree on."""
+    from benchmarks.concepts import loaded
+    from benchmarks.invariances import LOGITS, lenet_bridge
+    from svae.stability import recurrences
+
+    data = loaded("mnist", 0, 200 if options.quick else 10_000)
+    fits = [lenet_bridge(LOGITS["lenet"], data, seed + k, options) for k in range(3)]
+    n = 20 if options.quick else 300
+    found = recurrences(fits, data.test.floats(limit=n), n_images=4 if options.quick else 12)
+    return [
+        {"name": one.name, "values": one.values, "ignored_in": one.ignored_in,
+         "named_in": one.named_in, "stable": one.stable}
+        for one in found
+    ]  # fmt: skip
+
+
+def stability_table(rows: list[dict[str, Any]]) -> str:
+    """A row for each measure."""
+    lines = [
+        "| measure | share that is left open, by fit | fits that ignore it | fits with a dim of "
+        "that name |",
+        "|---|---|---|---|",
+    ]
+    for row in rows:
+        shares = ", ".join(f"{value:.2f}" for value in row["values"])
+        n = len(row["values"])
+        lines.append(
+            f"| {row['name']} | {shares} | {row['ignored_in']} of {n} | {row['named_in']} of {n} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
 def augment(seed: int, options: argparse.Namespace) -> dict[str, Any]:
     """What training on resampled pictures gains, with that model's nuisance."""
     from experiments.augment import main as experiment
@@ -200,10 +233,11 @@ def main(arguments: list[str] | None = None) -> None:
     """Writes the claims and every run."""
     parser = argparse.ArgumentParser(description="Names, attributions, pairs and the report.")
     parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2])
-    parts: dict[str, Callable[[int, argparse.Namespace], dict[str, Any]]] = {
+    parts: dict[str, Callable[[int, argparse.Namespace], Any]] = {
         "names": names,
         "mnist": mnist,
         "augment": augment,
+        "stability": stability,
     }
     parser.add_argument("--parts", nargs="*", choices=[*parts], default=[*parts])
     parser.add_argument("--have", action="store_true", help="write what is finished, run nothing")
@@ -214,9 +248,10 @@ def main(arguments: list[str] | None = None) -> None:
     tables = ROOT / "docs" / "_tables"
     parser.add_argument("--table", type=Path, default=tables / "augment.md")
     options = parser.parse_args(arguments)
-    found: dict[str, list[dict[str, Any]]] = {}
+    found: dict[str, list[Any]] = {}
     for part in options.parts:
-        for seed in options.seeds:
+        # Stability is of three seeds already.
+        for seed in options.seeds[:1] if part == "stability" else options.seeds:
             folder = options.runs / "answers" / ("quick" if options.quick else "whole")
             path = folder / f"{part}_{seed}.json"
             if not options.have or path.exists():
@@ -229,6 +264,9 @@ def main(arguments: list[str] | None = None) -> None:
     write(command("answers", arguments), claims, options.out, **found)
     if found.get("augment"):
         options.table.write_text(augment_table(found["augment"][0]), encoding="utf-8")
+    if found.get("stability"):
+        beside = options.table.with_name("stability.md")
+        beside.write_text(stability_table(found["stability"][0]), encoding="utf-8")
     for one in claims:
         print(f"{one['id']:<24}{one['measured']}  {one['target']}")
 

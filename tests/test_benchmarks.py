@@ -413,6 +413,7 @@ def test_the_coverage_of_intervals_is_measured_whole(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.data
 @pytest.mark.filterwarnings("ignore::svae.training.CollapsedBlock")  # after one epoch
 def test_answers_are_measured_whole(tmp_path: Path) -> None:
     """Two minutes: a model of one epoch has no right answers, but all numbers."""
@@ -422,6 +423,9 @@ def test_answers_are_measured_whole(tmp_path: Path) -> None:
     table = tmp_path / "augment.md"
     answers.main([*given, "--out", str(tmp_path / "answers.json"), "--table", str(table)])
     assert table.read_text().startswith("| test set | plain |")
+    rows = (tmp_path / "stability.md").read_text().splitlines()[2:]
+    assert len(rows) >= 10
+    assert all(row.count(" of 3 ") == 2 for row in rows)
     found = json.loads((tmp_path / "answers.json").read_text())
     measured = {one["id"]: one["measured"] for one in found["claims"]}
     assert measured["audit.names"] == 6
