@@ -115,3 +115,12 @@ def singles() -> Iterator[Any]:
     for name, (cases, _, _) in FAMILIES.items():
         for kind, case in cases.items():
             yield pytest.param({name: case}, id=kind.__name__)
+
+
+def rows() -> Iterator[Any]:
+    """Few choices that hold every part at least once: the i-th of each family, in turn."""
+    families = {name: list(cases.items()) for name, (cases, _, _) in FAMILIES.items()}
+    for i in range(max(map(len, families.values()))):
+        chosen = {name: cases[i % len(cases)] for name, cases in families.items()}
+        name = "-".join(kind.__name__ for kind, _ in chosen.values())
+        yield pytest.param({family: case for family, (_, case) in chosen.items()}, id=name)

@@ -32,6 +32,7 @@ from tests.parts import (
     batch,
     built,
     flow_prior,
+    rows,
     singles,
 )
 
@@ -95,7 +96,7 @@ def test_inductor_gives_the_same(dtype: torch.dtype) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("parts_of", list(singles()))
+@pytest.mark.parametrize("parts_of", list(rows()))
 def test_inductor_gives_the_same_for_every_part(parts_of: dict[str, Callable[[], Any]]) -> None:
     # In the precision of a training; graphs are compared in float64 before they are compiled.
     torch.manual_seed(0)
