@@ -218,6 +218,9 @@ def test_explain_writes_pictures_and_numbers(nets: Path) -> None:
     numbers = json.loads((out / "audit.json").read_text())
     assert {"flip_rate", "flip_rate_layer_1", "cycle_distance_layer_3"} <= set(numbers)
     assert numbers["flip_rate"] == numbers["flip_rate_layer_3"]
+    assert main(["report", "report", "--out", "page"]) == 0
+    page = (nets.parent / "page" / "index.html").read_text()
+    assert '<th scope="col">layer</th>' in page
 
 
 def test_explain_reads_a_folder_without_classes(nets: Path) -> None:
