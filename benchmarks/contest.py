@@ -1,5 +1,6 @@
 """Who takes part in the comparison, and how each is trained."""
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -86,7 +87,7 @@ class Trained:
         model: A module; a factorization where it splits its latent.
         splits: Whether it does.
         sample: New pictures of classes, if it makes any.
-        log_weights: Of n draws for each input, if it bounds the likelihood.
+        bounds: ELBO and IWAE of n draws for each input, if it bounds the likelihood.
         averaged: Log-probabilities over 12 draws of the latent, if it draws one to answer.
         curve: Seconds and validation accuracy, epoch by epoch.
         n_parameters: Of everything that was trained.
@@ -95,7 +96,7 @@ class Trained:
     model: Any
     splits: bool = True
     sample: Callable[..., Tensor] | None = None
-    log_weights: Callable[[Tensor, int], Tensor] | None = None
+    bounds: Callable[[Tensor, int], tuple[Tensor, Tensor]] | None = None
     averaged: Callable[[Tensor], Tensor] | None = None
     curve: list[tuple[float, float]] = field(default_factory=list)
     n_parameters: int = 0
@@ -118,7 +119,9 @@ class Contestant:
     note: str = ""
 
 
-def _peer(make: Callable[[Sizes], Any], generates: bool = True, bounds: bool = True) -> Any:
+def _peer(
+    make: Callable[[Sizes], Any], generates: bool = True, bounds: bool = True, splits: bool = True
+) -> Callable[[Training], Trained]:
     """A peer of one phase."""
 
     def train(training: Training) -> Trained:
@@ -126,7 +129,7 @@ def _peer(make: Callable[[Sizes], Any], generates: bool = True, bounds: bool = T
         model = make(training.sizes)
         clock = Clock(model.predict, training.data)
         training.fit(model, clock=clock)
-        return _of(model, generates, bounds, clock)
+        return _of(model, generates, bounds, clock, splits)
 
     return train
 
@@ -136,41 +139,36 @@ def _of(model: Any, generates: bool, bounds: bool, clock: Clock, splits: bool = 
         model,
         splits and generates,
         model.sample if generates else None,
-        model.log_weights if bounds else None,
+        _bounds_of(model) if bounds else None,
         getattr(model, "averaged", None),
         clock.curve,
         sum(p.numel() for p in model.parameters()),
     )
 
 
-def _classifier(training: Training) -> Trained:
-    return _peer(Classifier, generates=False, bounds=False)(training)
+def _bounds_of(model: Any) -> Callable[[Tensor, int], tuple[Tensor, Tensor]]:
+    """ELBO and IWAE from the log-weights of a peer."""
+
+    def bounds(x: Tensor, n: int) -> tuple[Tensor, Tensor]:
+        weights = model.log_weights(x, n)
+        return weights.mean(0), weights.logsumexp(0) - math.log(n)
+
+    return bounds
 
 
-def _m1m2(training: Training) -> Trained:
-    torch.manual_seed(training.seed)
-    first = training.fit(VAEClassifier(training.sizes), 0.6)
-    model = M1M2(first)
-    clock = Clock(model.predict, training.data)
-    training.fit(model, 0.4, clock)
-    return _of(model, True, True, clock)
+def _on_vae(
+    make: Callable[[VAEClassifier], Any], bounds: bool = True, splits: bool = True
+) -> Callable[[Training], Trained]:
+    """A peer of two phases: a VAE without labels, and a model of its latent."""
 
+    def train(training: Training) -> Trained:
+        torch.manual_seed(training.seed)
+        model = make(training.fit(VAEClassifier(training.sizes), 0.6))
+        clock = Clock(model.predict, training.data)
+        training.fit(model, 0.4, clock)
+        return _of(model, True, bounds, clock, splits)
 
-def _two_stage(training: Training) -> Trained:
-    torch.manual_seed(training.seed)
-    first = training.fit(VAEClassifier(training.sizes), 0.6)
-    model = TwoStage(first)
-    clock = Clock(model.predict, training.data)
-    training.fit(model, 0.4, clock)
-    return _of(model, True, False, clock, splits=False)
-
-
-def _gan(training: Training) -> Trained:
-    torch.manual_seed(training.seed)
-    model = GAN(training.sizes)
-    clock = Clock(model.predict, training.data)
-    training.fit(model, clock=clock)
-    return _of(model, True, False, clock, splits=False)
+    return train
 
 
 def _autoencoder(training: Training, share: float) -> Any:
@@ -245,23 +243,13 @@ def _ours(head: str = "gaussian", flow: bool = True, adversary: bool = False) ->
             draws = [vae.read(vae.encode(x, sample=True)).softmax(-1) for _ in range(12)]
             return torch.stack(draws).mean(0).log()
 
+        def bounds(x: Tensor, n: int) -> tuple[Tensor, Tensor]:
+            return svae.evidence(vae, x, n)
+
         n_parameters = sum(p.numel() for p in vae.parameters())
-        trained = Trained(vae, True, sample, None, averaged, clock.curve, n_parameters)
-        trained.log_weights = _svae_bounds(vae)
-        return trained
+        return Trained(vae, True, sample, bounds, averaged, clock.curve, n_parameters)
 
     return train
-
-
-def _svae_bounds(vae: Any) -> Callable[[Tensor, int], Tensor]:
-    """ELBO and IWAE of the package, in the form of two rows that give them back."""
-    import svae
-
-    def bounds(x: Tensor, n: int) -> Tensor:
-        return torch.stack(list(svae.evidence(vae, x, n)))
-
-    bounds.are_bounds = True  # type: ignore[attr-defined]
-    return bounds
 
 
 def _explained(kind: str) -> Callable[[Training], Trained]:
@@ -296,11 +284,11 @@ def _explained(kind: str) -> Callable[[Training], Trained]:
 
 
 CONTESTANTS: dict[str, Contestant] = {
-    "classifier": Contestant(_classifier),
+    "classifier": Contestant(_peer(Classifier, generates=False, bounds=False)),
     "VAE + classifier": Contestant(_peer(VAEClassifier)),
     "beta-VAE + classifier": Contestant(_peer(lambda sizes: VAEClassifier(sizes, beta=4.0))),
     "M2": Contestant(_peer(M2)),
-    "M1+M2": Contestant(_m1m2),
+    "M1+M2": Contestant(_on_vae(M1M2)),
     "conditional VAE": Contestant(_peer(CVAE)),
     "VIB": Contestant(_peer(VIB, generates=False, bounds=False)),
     "CCVAE": Contestant(_peer(CCVAE)),
@@ -309,8 +297,8 @@ CONTESTANTS: dict[str, Contestant] = {
     "pythae VAE": Contestant(_pythae(flow_prior=False)),
     "pythae VAE + MAF": Contestant(_pythae(flow_prior=True)),
     "IB-INN": Contestant(_ibinn),
-    "two-stage VAE": Contestant(_two_stage),
-    "GAN": Contestant(_gan),
+    "two-stage VAE": Contestant(_on_vae(TwoStage, bounds=False, splits=False)),
+    "GAN": Contestant(_peer(GAN, bounds=False, splits=False)),
     "SVAE": Contestant(_ours(), ours=True),
     "SVAE, no flow": Contestant(_ours(flow=False), ours=True),
     "SVAE, linear head": Contestant(_ours("linear"), ours=True),

@@ -211,18 +211,12 @@ def measured(trained: Any, data: Any, suite: Suite, seed: int, quick: bool) -> d
         found["test_accuracy_12_samples"] = metrics.accuracy(in_batches(trained.averaged, x), y)
     found |= robustness(model.predict, x, y, suite, generator)
     with torch.no_grad():
-        if trained.log_weights is not None:
+        if trained.bounds is not None:
             torch.manual_seed(seed)
-            rows = [trained.log_weights(part, 64) for part in x[: 50 if quick else 500].split(25)]
-            weights = torch.cat(rows, 1)
-            bounds = (
-                weights
-                if getattr(trained.log_weights, "are_bounds", False)
-                else torch.stack(
-                    [weights.mean(0), weights.logsumexp(0) - torch.tensor(64.0).log()]
-                )
-            )
-            found["elbo"], found["iwae"] = (metrics.mean(row) for row in bounds)
+            few = x[: 50 if quick else 500]
+            rows = [trained.bounds(part, 64) for part in few.split(25)]
+            for name, values in zip(("elbo", "iwae"), zip(*rows, strict=True), strict=True):
+                found[name] = metrics.mean(torch.cat(values))
         if sample is not None:
             labels = torch.arange(500) % data.n_classes
             sample(labels[:20], generator)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.peers.common import (
+    Gaussian,
     Peer,
     Posterior,
     Sizes,
@@ -155,9 +156,7 @@ class M1M2(M2):
     def log_likelihood(self, output: Tensor, x: Tensor) -> Tensor:
         """Log-density of the first latent, in nats."""
         loc, log_scale = output.chunk(2, -1)
-        noise = (x - loc) / log_scale.clamp(-7, 3).exp()
-        each = -0.5 * noise.square() - log_scale.clamp(-7, 3) - 0.5 * math.log(2 * math.pi)
-        return each.sum(-1)
+        return Gaussian(loc, log_scale.clamp(-7, 3)).log_prob(x)
 
     def loss(self, x: Tensor, y: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """M2's loss on a draw of the first latent."""
