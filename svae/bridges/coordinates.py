@@ -182,20 +182,25 @@ class Coordinates(Described, nn.Module):
         self.vectors, self.weights = vectors.to(self.scale), weights.to(self.scale)
 
     def _turned(self, value: Tensor) -> Tensor:
-        return self._less_projection(value, self.weights)
+        return self._turn(value, there=True)
 
     def _unturned(self, value: Tensor) -> Tensor:
-        return self._less_projection(value, self.weights.T)
+        return self._turn(value, there=False)
 
-    def _less_projection(self, value: Tensor, weights: Tensor) -> Tensor:
-        """The value less V W V^T of it."""
+    def _turn(self, value: Tensor, there: bool) -> Tensor:
+        """The value less V W V^T of it, or what that map takes to the value."""
         if not self.vectors.numel():
             return value
         # A sum over thousands of units has lost five of seven digits in single precision, and what
         # one direction loses the other does not give back. There are few columns.
         exact = value.dtype if value.device.type == "mps" else torch.float64
-        vectors = self.vectors.to(exact)
-        along = (value.to(exact) @ vectors) @ weights.to(exact)
+        vectors, weights = self.vectors.to(exact), self.weights.to(exact)
+        if not there:
+            # In single precision, as it is stored, the map is orthogonal to seven digits only, so
+            # its transpose is no inverse of it: I + V (I - W V^T V)^-1 W V^T is (Woodbury).
+            eye = torch.eye(len(weights), dtype=exact, device=weights.device)
+            weights = -torch.linalg.solve(eye - weights @ (vectors.T @ vectors), weights)
+        along = (value.to(exact) @ vectors) @ weights
         return value - (along @ vectors.T).to(value.dtype)
 
     @torch.no_grad()

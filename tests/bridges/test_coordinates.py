@@ -130,8 +130,10 @@ def test_turning_thousands_of_units_loses_nothing() -> None:
     coordinates.fit(representation)
     value = coordinates(representation)[0]
     coordinates.aim(torch.linalg.svd(value, full_matrices=False)[2][:9].T)
-    relative = coordinates.lost(representation) / float(representation.max())
-    assert relative <= 3e-7
+    # The map as stored has seven digits; its inverse has all. What is left in single precision is
+    # how a coordinate of some hundred standard deviations is rounded.
+    assert coordinates.lost(representation.double()) / float(representation.max()) <= 1e-12
+    assert coordinates.lost(representation) / float(representation.max()) <= 2e-6
 
 
 def test_aimed_coordinates_lie_along_the_directions() -> None:
