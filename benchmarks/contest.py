@@ -1,6 +1,7 @@
 """Who takes part in the comparison, and how each is trained."""
 
 import math
+import resource
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,9 +15,18 @@ from benchmarks.peers import CCVAE, CVAE, DIVA, IBINN, M1M2, M2, VIB, Classifier
 from benchmarks.peers.common import Sizes
 from benchmarks.peers.generators import GAN, TwoStage
 
-__all__ = ["CONTESTANTS", "Contestant", "Trained", "Training"]
+__all__ = ["CONTESTANTS", "Contestant", "Trained", "Training", "seconds"]
 
 N_CODE = 64  # dims of codes that flows work on
+
+
+def seconds() -> float:
+    """Of a core, whatever else the machine does, with what compiles; of the wall beside a GPU."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+        return time.perf_counter()
+    compilers = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.process_time() + compilers.ru_utime + compilers.ru_stime
 
 
 @dataclass
@@ -29,6 +39,7 @@ class Training:
         epochs: Passes over the training set, all phases together.
         seed: Of weights, batches and noise.
         flow_share: Share of our passes that fits the style flow.
+        setting: What the model is built with; ``learning_rate`` is the loop's.
     """
 
     data: Any
@@ -36,9 +47,25 @@ class Training:
     epochs: int
     seed: int
     flow_share: float = 0.5
+    setting: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """The setting but for the learning rate."""
+        return {name: value for name, value in self.setting.items() if name != "learning_rate"}
+
+    @property
+    def learning_rate(self) -> float:
+        """Of the loop."""
+        return self.setting.get("learning_rate", 2e-3)
 
     def fit(
-        self, model: Any, share: float = 1.0, clock: "Clock | None" = None, **more: Any
+        self,
+        model: Any,
+        share: float = 1.0,
+        clock: "Clock | None" = None,
+        objective: Any = None,
+        **recipe: Any,
     ) -> Any:
         """Trains a model by the one loop for a share of the epochs."""
         import svae
@@ -52,7 +79,8 @@ class Training:
             max_epochs=epochs,
             enable_progress_bar=False,
             callbacks=[] if clock is None else [clock],
-            **more,
+            objective=objective,
+            recipe=svae.training.Recipe(learning_rate=self.learning_rate, **recipe),
         )
         return model.eval()
 
@@ -67,16 +95,16 @@ class Clock(pl.Callback):
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Starts to count: looking takes no time."""
-        self.since = time.perf_counter()
+        self.since = seconds()
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Stops to count, and looks."""
-        self.spent += time.perf_counter() - self.since
+        self.spent += seconds() - self.since
         x, y = self.data.validation.floats(limit=2000), self.data.validation.y[:2000]
         with torch.no_grad():
             answers = torch.cat([self.predict(part).argmax(1) for part in x.split(500)])
         self.curve.append((round(self.spent, 3), float((answers == y).float().mean())))
-        self.since = time.perf_counter()
+        self.since = seconds()
 
 
 @dataclass
@@ -108,25 +136,23 @@ class Contestant:
 
     Args:
         train: From the training to what is measured.
+        settings: What is tried before the comparison, its own or its authors' first.
         ours: Whether it is of this package.
-        tries: How many settings were tried before the one that stands.
-        note: Where its settings are from.
     """
 
     train: Callable[[Training], Trained]
+    settings: tuple[dict[str, float], ...]
     ours: bool = False
-    tries: int = 1
-    note: str = ""
 
 
 def _peer(
-    make: Callable[[Sizes], Any], generates: bool = True, bounds: bool = True, splits: bool = True
+    make: Callable[..., Any], generates: bool = True, bounds: bool = True, splits: bool = True
 ) -> Callable[[Training], Trained]:
     """A peer of one phase."""
 
     def train(training: Training) -> Trained:
         torch.manual_seed(training.seed)
-        model = make(training.sizes)
+        model = make(training.sizes, **training.weights)
         clock = Clock(model.predict, training.data)
         training.fit(model, clock=clock)
         return _of(model, generates, bounds, clock, splits)
@@ -157,13 +183,13 @@ def _bounds_of(model: Any) -> Callable[[Tensor, int], tuple[Tensor, Tensor]]:
 
 
 def _on_vae(
-    make: Callable[[VAEClassifier], Any], bounds: bool = True, splits: bool = True
+    make: Callable[..., Any], bounds: bool = True, splits: bool = True
 ) -> Callable[[Training], Trained]:
     """A peer of two phases: a VAE without labels, and a model of its latent."""
 
     def train(training: Training) -> Trained:
         torch.manual_seed(training.seed)
-        model = make(training.fit(VAEClassifier(training.sizes), 0.6))
+        model = make(training.fit(VAEClassifier(training.sizes), 0.6), **training.weights)
         clock = Clock(model.predict, training.data)
         training.fit(model, 0.4, clock)
         return _of(model, True, bounds, clock, splits)
@@ -180,7 +206,7 @@ def _autoencoder(training: Training, share: float) -> Any:
 
 
 def _ibinn(training: Training) -> Trained:
-    model = IBINN(_autoencoder(training, 0.5), training.sizes, N_CODE)
+    model = IBINN(_autoencoder(training, 0.5), training.sizes, N_CODE, **training.weights)
     clock = Clock(model.predict, training.data)
     training.fit(model, 0.5, clock)
     return _of(model, True, False, clock)
@@ -193,20 +219,19 @@ def _pythae(flow_prior: bool) -> Callable[[Training], Trained]:
         torch.manual_seed(training.seed)
         model = PythaeVAE(training.sizes, flow_prior)
         clock = Clock(model.predict, training.data)
-        model.fit(training.data, training.epochs, training.seed)
+        model.fit(training.data, training.epochs, training.seed, training.learning_rate)
         return _of(model, True, True, clock)
 
     return train
 
 
-def _ours(head: str = "gaussian", flow: bool = True, adversary: bool = False) -> Any:
-    """The supervised VAE with one head."""
+def _ours(head: str = "gaussian", flow: bool = True) -> Any:
+    """The supervised VAE with one head; with an adversary where a setting weighs one."""
 
     def train(training: Training) -> Trained:
         import svae
         from svae.independence import AdversarialProbe
         from svae.priors import StandardPrior
-        from svae.training import Recipe
 
         torch.manual_seed(training.seed)
         sizes = training.sizes
@@ -225,16 +250,13 @@ def _ours(head: str = "gaussian", flow: bool = True, adversary: bool = False) ->
             style_prior=None if flow else StandardPrior(split.n_nuisance),
             width=sizes.width,
         )
-        probes = [AdversarialProbe(sizes.n_nuisance, k, 10.0)] if adversary else []
-        objective = svae.SupervisedELBO(
-            beta_class=1.0 if adversary else 10.0,
-            beta_style=1.0 if adversary else 0.3,
-            label_weight=50.0,
-            penalties=probes,
-        )
+        weights = {"beta_class": 10.0, "label_weight": 50.0, **training.weights}
+        adversary = weights.pop("adversary", None)
+        probes = adversary and [AdversarialProbe(sizes.n_nuisance, k, adversary)]
+        objective = svae.SupervisedELBO(**weights, penalties=probes or [])
         clock = Clock(vae.predict, training.data)
-        recipe = Recipe(flow_share=training.flow_share if flow else 0.0)
-        training.fit(vae, clock=clock, objective=objective, recipe=recipe)
+        share = training.flow_share if flow else 0.0
+        training.fit(vae, clock=clock, objective=objective, flow_share=share)
 
         def sample(y: Tensor, generator: torch.Generator | None = None) -> Tensor:
             return vae.sample(y, 1, generator)[0]
@@ -273,7 +295,9 @@ def _explained(kind: str) -> Callable[[Training], Trained]:
             frozen = svae.Frozen(classifier, "head", x_shape=shape)
             coder = _autoencoder(training, 0.5)
             bridge = svae.InvarianceBridge(frozen, coder)
-            training.fit(bridge, 0.5)
+            training.fit(
+                bridge, 0.5, objective=svae.bridges.InvarianceObjective(**training.weights)
+            )
             trained = [bridge]
         n_parameters = sum(
             p.numel() for one in trained for p in one.parameters() if p.requires_grad
@@ -283,26 +307,39 @@ def _explained(kind: str) -> Callable[[Training], Trained]:
     return train
 
 
+def _tried(name: str, *values: float, **others: float) -> tuple[dict[str, float], ...]:
+    return tuple({name: value, **others} for value in values)
+
+
+_RATES = _tried("learning_rate", 2e-3, 1e-3, 5e-3)
+_LABELS = _tried("label_weight", 50.0, 10.0, 250.0)
+_STYLES = _tried("beta_style", 0.3, 0.1, 1.0)
 CONTESTANTS: dict[str, Contestant] = {
-    "classifier": Contestant(_peer(Classifier, generates=False, bounds=False)),
-    "VAE + classifier": Contestant(_peer(VAEClassifier)),
-    "beta-VAE + classifier": Contestant(_peer(lambda sizes: VAEClassifier(sizes, beta=4.0))),
-    "M2": Contestant(_peer(M2)),
-    "M1+M2": Contestant(_on_vae(M1M2)),
-    "conditional VAE": Contestant(_peer(CVAE)),
-    "VIB": Contestant(_peer(VIB, generates=False, bounds=False)),
-    "CCVAE": Contestant(_peer(CCVAE)),
-    "DIVA": Contestant(_peer(DIVA)),
-    "LR-VAE-like": Contestant(_ours(flow=False, adversary=True)),
-    "pythae VAE": Contestant(_pythae(flow_prior=False)),
-    "pythae VAE + MAF": Contestant(_pythae(flow_prior=True)),
-    "IB-INN": Contestant(_ibinn),
-    "two-stage VAE": Contestant(_on_vae(TwoStage, bounds=False, splits=False)),
-    "GAN": Contestant(_peer(GAN, bounds=False, splits=False)),
-    "SVAE": Contestant(_ours(), ours=True),
-    "SVAE, no flow": Contestant(_ours(flow=False), ours=True),
-    "SVAE, linear head": Contestant(_ours("linear"), ours=True),
-    "SVAE, perceptron": Contestant(_ours("perceptron"), ours=True),
-    "concept bridge": Contestant(_explained("concept"), ours=True),
-    "invariance bridge": Contestant(_explained("invariance"), ours=True),
+    "classifier": Contestant(_peer(Classifier, generates=False, bounds=False), _RATES),
+    "VAE + classifier": Contestant(_peer(VAEClassifier), _RATES),
+    "beta-VAE + classifier": Contestant(_peer(VAEClassifier), _tried("beta", 4.0, 2.0, 8.0)),
+    "M2": Contestant(_peer(M2), _LABELS),
+    "M1+M2": Contestant(_on_vae(M1M2), _LABELS),
+    "conditional VAE": Contestant(_peer(CVAE), _RATES),
+    "VIB": Contestant(_peer(VIB, generates=False, bounds=False), _tried("beta", 1e-3, 1e-2, 1e-4)),
+    "CCVAE": Contestant(_peer(CCVAE), _RATES),
+    "DIVA": Contestant(_peer(DIVA), _tried("label_weight", 200.0, 40.0, 1000.0)),
+    "LR-VAE-like": Contestant(
+        _ours(flow=False), _tried("adversary", 10.0, 3.0, 30.0, beta_class=1.0, beta_style=1.0)
+    ),
+    "pythae VAE": Contestant(_pythae(flow_prior=False), _RATES),
+    "pythae VAE + MAF": Contestant(_pythae(flow_prior=True), _RATES),
+    "IB-INN": Contestant(_ibinn, _tried("beta", 1.0, 0.3, 3.0)),
+    "two-stage VAE": Contestant(_on_vae(TwoStage, bounds=False, splits=False), _RATES),
+    "GAN": Contestant(
+        _peer(GAN, bounds=False, splits=False), _tried("learning_rate", 2e-3, 5e-4, 2e-4)
+    ),
+    "SVAE": Contestant(_ours(), _STYLES, ours=True),
+    "SVAE, no flow": Contestant(_ours(flow=False), _STYLES, ours=True),
+    "SVAE, linear head": Contestant(_ours("linear"), _STYLES, ours=True),
+    "SVAE, perceptron": Contestant(_ours("perceptron"), _STYLES, ours=True),
+    "concept bridge": Contestant(_explained("concept"), _RATES, ours=True),
+    "invariance bridge": Contestant(
+        _explained("invariance"), _tried("fibre_weight", 30.0, 10.0, 100.0), ours=True
+    ),
 }

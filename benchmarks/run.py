@@ -7,6 +7,7 @@ the class while everything else varies.
 Cost: a minute or two for each model and seed on the digits, five to ten on MNIST. Finished cells
 are kept, and run side by side where there are cores.
 
+    python benchmarks/run.py --suite digits --tune    # settings, on validation data
     python benchmarks/run.py --suite digits           # writes benchmarks/results/run_digits.json
     python benchmarks/run.py --suite mnist --quick    # a few minutes, for the tests
 """
@@ -15,59 +16,18 @@ import argparse
 import hashlib
 import json
 import os
-import resource
 import sys
-import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 from benchmarks.evidence import claim, command, write  # noqa: E402
+from benchmarks.measuring import cell, score  # noqa: E402
+from benchmarks.suites import SUITES  # noqa: E402
 
-
-@dataclass(frozen=True)
-class Suite:
-    """A data set, and how long models are trained on it.
-
-    Args:
-        source: Where the data come from.
-        epochs: Passes over the training set, all phases together.
-        batch_size: Examples per step.
-        target: Validation accuracy that times are compared at.
-        colour: Whether samples are judged in features of natural pictures.
-        strength: Largest change of a pixel by an attack.
-        width: Channels of the first convolution.
-        flow_share: Share of our passes that fits the style flow.
-    """
-
-    source: str
-    epochs: int
-    batch_size: int = 128
-    target: float = 0.97
-    colour: bool = False
-    strength: float = 0.1
-    width: int = 32
-    flow_share: float = 0.5
-
-
-SUITES = {
-    "digits": Suite("scikit-learn's 8x8 digits, UCI", 30, 32, 0.95, flow_share=0.2),
-    "mnist": Suite("MNIST, LeCun et al. 1998", 12, target=0.98, flow_share=7 / 12),
-    "fashion": Suite("Fashion-MNIST, Xiao et al. 2017", 12, target=0.85, flow_share=7 / 12),
-    "kmnist": Suite("KMNIST, Clanuwat et al. 2018", 12, target=0.9, flow_share=7 / 12),
-    "coloured": Suite(
-        "MNIST, each digit in one colour drawn at random", 8, target=0.97, colour=True
-    ),
-    "dsprites": Suite("dSprites, Matthey et al. 2017, shape as class", 8, target=0.95, width=16),
-    "cifar10": Suite(
-        "CIFAR-10, Krizhevsky 2009, as far as $SVAE_DATA holds it", 12, target=0.5, colour=True,
-        strength=4 / 255, width=48,
-    ),
-}  # fmt: skip
 # Columns of the table: name, title, format, and whether more is better.
 COLUMNS: tuple[tuple[str, str, str, bool], ...] = (
     ("test_accuracy", "accuracy", ".3f", True),
@@ -95,228 +55,106 @@ OPPOSITES = (
 )
 
 
-def loaded(name: str, seed: int, quick: bool) -> Any:
-    """The data of a suite; the quick ones are cut down."""
-    import torch
+class Job(NamedTuple):
+    """A cell that is to be run.
 
-    import svae
+    Attributes:
+        suite: Name of the suite.
+        model: Name of the contestant.
+        seed: Of everything random.
+        quick: Few images and two epochs.
+        setting: Which of the contestant's settings.
+        tuning: Whether settings are being tried, on validation data.
+    """
 
-    suite = SUITES[name]
-    if name == "coloured":
-        base = svae.data.choose("mnist", seed=seed)
-        data: Any = svae.data.ColouredDigits(base, "uniform", seed=seed)
-    else:
-        data = svae.data.choose(name, seed=seed)
-    data.batch_size = suite.batch_size
-    if quick:
-        data.train = data.train.subset(torch.arange(min(1000, len(data.train))))
-        data.validation = data.validation.subset(torch.arange(min(300, len(data.validation))))
-        data.test = data.test.subset(torch.arange(min(200, len(data.test))))
-    return data
+    suite: str
+    model: str
+    seed: int
+    quick: bool
+    setting: int
+    tuning: bool
 
-
-def seen_by(judge: Any, features: Callable[[Any], Any]) -> Any:
-    """A judge that gives its own answers, and features of another network."""
-    from torch import nn
-
-    from svae.judge import Judge
-
-    class Seen(Judge):
-        def __init__(self) -> None:
-            nn.Module.__init__(self)
-            self.judge = judge
-
-        def forward(self, x: Any) -> Any:
-            return self.judge(x)
-
-        def features(self, x: Any) -> Any:
-            return features(x)
-
-    return Seen()
-
-
-def cell(name: str, contestant: str, seed: int, quick: bool) -> dict[str, Any]:
-    """Trains one model on one split, and measures it."""
-    import torch
-
-    torch.set_num_threads(1)
-    from benchmarks.contest import CONTESTANTS, Training
-    from benchmarks.peers.common import Sizes
-
-    suite, data = SUITES[name], loaded(name, seed, quick)
-    sizes = Sizes(tuple(data.x_shape), data.n_classes, width=16 if quick else suite.width)
-    training = Training(data, sizes, 2 if quick else suite.epochs, seed, suite.flow_share)
-    started = time.perf_counter()
-    trained = CONTESTANTS[contestant].train(training)
-    found: dict[str, Any] = {"seconds_training": round(time.perf_counter() - started, 1)}
-    found |= measured(trained, data, suite, seed, quick)
-    found["n_parameters"] = trained.n_parameters
-    found["seconds_to_target"] = next(
-        (seconds for seconds, accuracy in trained.curve if accuracy >= suite.target), None
-    )
-    found["seconds_per_epoch"] = found["seconds_training"] / training.epochs
-    size = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    found["peak_memory_gb"] = round(size / (2**30 if sys.platform == "darwin" else 2**20), 2)
-    return found
-
-
-def measured(trained: Any, data: Any, suite: Suite, seed: int, quick: bool) -> dict[str, Any]:
-    """Everything that such a model can be asked."""
-    import torch
-
-    from svae import metrics
-    from svae.auditing import Audit, AuditSettings, audit
-    from svae.factorization import in_batches
-    from svae.judge import load_judge
-
-    model, judge = trained.model, load_judge(data)
-    if suite.colour:
-        from experiments.networks import squeezenet_features
-
-        judge = seen_by(judge, squeezenet_features())
-    generator = torch.Generator().manual_seed(seed)
-    n = 200 if quick else 5000
-    x, y = data.test.floats(limit=n), data.test.y[:n]
-    sample = trained.sample
-    if trained.splits:
-        how = AuditSettings(
-            n_codes=1000 if quick else 10_000,
-            n_test=n,
-            by_dim=False,
-            n_flips=min(n, 500),
-            seed=seed,
-        )
-        result = audit(
-            model, data, judge, how, sample and (lambda labels: sample(labels, generator))
-        )
-    else:
-        result = Audit()
-        logits = in_batches(model.predict, x)
-        result.numbers |= {
-            "test_accuracy": metrics.accuracy(logits, y),
-            "nll": metrics.negative_log_likelihood(logits, y),
-            "ece": metrics.expected_calibration_error(logits, y),
-        }
-        if sample is not None:
-            with torch.no_grad():
-                drawn = torch.cat([sample(part, generator) for part in y.split(500)])
-            real, fake = in_batches(judge.features, x), in_batches(judge.features, drawn)
-            result.numbers["fid"] = metrics.frechet_distance(real, fake)
-            within = metrics.conditional_frechet_distance
-            if int(torch.bincount(y).min()) >= 20:
-                result.numbers["fid_conditional"] = within(real, y, fake, y)
-    found = result.numbers
-    if trained.averaged is not None:
-        torch.manual_seed(seed)
-        found["test_accuracy_12_samples"] = metrics.accuracy(in_batches(trained.averaged, x), y)
-    found |= robustness(model.predict, x, y, suite, generator)
-    with torch.no_grad():
-        if trained.bounds is not None:
-            torch.manual_seed(seed)
-            few = x[: 50 if quick else 500]
-            rows = [trained.bounds(part, 64) for part in few.split(25)]
-            for name, values in zip(("elbo", "iwae"), zip(*rows, strict=True), strict=True):
-                found[name] = metrics.mean(torch.cat(values))
-        if sample is not None:
-            labels = torch.arange(500) % data.n_classes
-            sample(labels[:20], generator)
-            start = time.perf_counter()
-            sample(labels, generator)
-            found["samples_per_second"] = len(labels) / (time.perf_counter() - start)
-    return result.flat()
-
-
-def robustness(
-    predict: Callable[[Any], Any], x: Any, y: Any, suite: Suite, generator: Any
-) -> dict[str, Any]:
-    """Accuracy on attacked, rotated and noisy inputs."""
-    import torch
-    from torchvision.transforms.functional import rotate
-
-    from svae.attacks import fgsm, pgd
-    from svae.factorization import in_batches
-    from svae.metrics import accuracy
-
-    few, labels = x[:500], y[:500]
-    noisy = (x + 0.3 * torch.randn(x.shape, generator=generator)).clamp(0, 1)
-    changed = {
-        "fgsm": (fgsm(predict, few, labels, suite.strength), labels),
-        "pgd": (pgd(predict, few, labels, suite.strength), labels),
-        "rotated": (rotate(x, 30.0), y),
-        "noisy": (noisy, y),
-    }
-    with torch.no_grad():
-        return {
-            f"{name}_accuracy": accuracy(in_batches(predict, seen), known)
-            for name, (seen, known) in changed.items()
-        }
+    def file(self, runs: Path) -> Path:
+        """Where its numbers are kept."""
+        kind = f"{self.suite}{'_tuning' * self.tuning}{'_quick' * self.quick}"
+        name = f"{self.model.replace(' ', '_')}_{self.setting}_{self.seed}.json"
+        return runs / "run" / kind / name
 
 
 def code_version() -> str:
     """A hash of everything that a cell's numbers depend on."""
     digest = hashlib.sha256()
-    places = [*(ROOT / "svae").rglob("*.py"), *(ROOT / "benchmarks" / "peers").glob("*.py")]
-    places += [ROOT / "benchmarks" / "contest.py", Path(__file__)]
+    here = ROOT / "benchmarks"
+    places = [*(ROOT / "svae").rglob("*.py"), *(here / "peers").glob("*.py")]
+    places += [here / "contest.py", here / "measuring.py", here / "suites.py"]
     for path in sorted(places):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:12]
 
 
-def cells(options: argparse.Namespace) -> list[tuple[str, int, Path]]:
-    """Model, seed and file of every cell."""
-    kind = f"{options.suite}{'_quick' * options.quick}"
-    folder = options.runs / "run" / kind
+def jobs_of(options: argparse.Namespace) -> list[Job]:
+    """Every cell: each setting of each model where they are tried, else what was chosen."""
+    from benchmarks.contest import CONTESTANTS
+
+    chosen = {} if options.tune else chosen_settings(options)
     return [
-        (name, seed, folder / f"{name.replace(' ', '_')}_{seed}.json")
-        for name in options.models
+        Job(options.suite, model, seed, options.quick, setting, options.tune)
+        for model in options.models
+        for setting in (
+            range(len(CONTESTANTS[model].settings)) if options.tune else [chosen.get(model, 0)]
+        )
         for seed in options.seeds
     ]
+
+
+def chosen_settings(options: argparse.Namespace) -> dict[str, int]:
+    """By model, the setting that was best when they were tried; none where they were not."""
+    path = options.tuned
+    return json.loads(path.read_text(encoding="utf-8"))["chosen"] if path.exists() else {}
 
 
 def run_cells(options: argparse.Namespace) -> None:
     """Runs what is not finished, side by side; a cell that fails leaves the others alone."""
     version = code_version()
-    waiting = [one for one in cells(options) if not one[2].exists()]
-    jobs = {(name, seed): path for name, seed, path in waiting}
-
-    def keep(name: str, seed: int, found: dict[str, Any]) -> None:
-        path = jobs[name, seed]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps({**found, "code": version}, indent=1), encoding="utf-8")
-        print(f"{name}, seed {seed}: {found['seconds_training']:.0f} s of training", flush=True)
-
+    waiting = [job for job in jobs_of(options) if not job.file(options.runs).exists()]
     failed = []
-    submit = ray_engine if options.engine == "ray" else process_engine
-    for (name, seed), result in submit(options, list(jobs)):
+    engine = ray_engine if options.engine == "ray" else process_engine
+    for job, result in engine(options, waiting):
+        name = f"{job.model}, seed {job.seed}"
         if isinstance(result, BaseException):
-            failed.append(f"{name}, seed {seed}: {type(result).__name__}: {result}")
+            failed.append(f"{name}: {type(result).__name__}: {result}")
             print(f"FAILED: {failed[-1]}", flush=True)
         else:
-            keep(name, seed, result)
+            path = job.file(options.runs)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps({**result, "code": version}, indent=1), encoding="utf-8")
+            print(f"{name}: {result['seconds_training']:.0f} s of training", flush=True)
     if failed:
         raise SystemExit(f"{len(failed)} cells failed; the others are kept:\n" + "\n".join(failed))
 
 
-def process_engine(options: argparse.Namespace, jobs: list[tuple[str, int]]) -> Any:
+def process_engine(options: argparse.Namespace, jobs: list[Job]) -> Iterator[tuple[Job, Any]]:
     """Results as they come, from a process for each core."""
-    if options.cores == 1:
-        for name, seed in jobs:
+    if options.cores == 1 and options.quick:
+        for job in jobs:
             try:
-                yield (name, seed), cell(options.suite, name, seed, options.quick)
+                yield job, cell(*job)
             except Exception as error:  # noqa: BLE001  # whatever it is, other cells go on
-                yield (name, seed), error
+                yield job, error
         return
     import multiprocessing
 
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(options.cores, mp_context=context) as pool:
-        waiting = {pool.submit(cell, options.suite, *job, options.quick): job for job in jobs}
+    # The peak of a process is that of all its cells, so that each has its own.
+    each = None if options.quick else 1
+    with ProcessPoolExecutor(options.cores, context, max_tasks_per_child=each) as pool:
+        waiting = {pool.submit(cell, *job): job for job in jobs}
         for future in as_completed(waiting):
             error = future.exception()
             yield waiting[future], future.result() if error is None else error
 
 
-def ray_engine(options: argparse.Namespace, jobs: list[tuple[str, int]]) -> Any:
+def ray_engine(options: argparse.Namespace, jobs: list[Job]) -> Iterator[tuple[Job, Any]]:
     """Results as they come, from a Ray cluster: the one that ``$RAY_ADDRESS`` names, else here."""
     import ray
 
@@ -327,8 +165,8 @@ def ray_engine(options: argparse.Namespace, jobs: list[tuple[str, int]]) -> Any:
         # Ray's workers give way to everyone else; on one machine the cells are what it is for.
         os.environ.setdefault("RAY_worker_niceness", "0")
         ray.init(num_cpus=options.cores, include_dashboard=False)
-    remote = ray.remote(num_cpus=1)(cell)
-    waiting = {remote.remote(options.suite, *job, options.quick): job for job in jobs}
+    remote = ray.remote(num_cpus=1, max_calls=0 if options.quick else 1)(cell)
+    waiting = {remote.remote(*job): job for job in jobs}
     while waiting:
         done, _ = ray.wait(list(waiting))
         for one in done:
@@ -349,17 +187,50 @@ def gathered(options: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
     """
     found: dict[str, list[dict[str, Any]]] = {}
     versions = set()
-    for name, _, path in cells(options):
+    for job in jobs_of(options):
+        path = job.file(options.runs)
         if path.exists():
             one = json.loads(path.read_text(encoding="utf-8"))
             versions.add(one["code"])
-            found.setdefault(name, []).append(one)
+            found.setdefault(job.model, []).append(one)
     if len(versions) > 1 and not options.mixed:
         raise SystemExit(
             f"cells of {len(versions)} versions of the code lie in {options.runs / 'run'}: "
             f"{', '.join(sorted(versions))}. Remove the old ones, or say --mixed."
         )
     return found
+
+
+def tune(options: argparse.Namespace) -> None:
+    """Tries every setting of every model, and writes which was best by :func:`score`."""
+    from benchmarks.contest import CONTESTANTS
+
+    if not options.have:
+        run_cells(options)
+    found = gathered(options)
+    scores = {model: [round(score(one), 4) for one in runs] for model, runs in found.items()}
+    whole = {
+        model: values
+        for model, values in scores.items()
+        if len(values) == len(CONTESTANTS[model].settings)
+    }
+    chosen = {model: values.index(max(values)) for model, values in whole.items()}
+    settings = {model: CONTESTANTS[model].settings for model in scores}
+    write(
+        command("run", options.given), [], options.tuned, chosen=chosen, scores=scores,
+        settings=settings, code=sorted({one["code"] for runs in found.values() for one in runs}),
+    )  # fmt: skip
+    lines = ["| model | tried | score | taken |", "|---|---|---|---|"]
+    for model, values in whole.items():
+        name = next(iter(settings[model][0]))
+        tried = ", ".join(f"{one[name]:g}" for one in settings[model])
+        taken = settings[model][chosen[model]][name]
+        shown = ", ".join(f"{value:.3g}" for value in values)
+        words = name.replace("_", " ").replace("beta", "β")
+        lines.append(f"| {model} | {words} {tried} | {shown} | {taken:g} |")
+    options.tables.mkdir(parents=True, exist_ok=True)
+    path = options.tables / f"run_{options.suite}_tuning.md"
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def average(runs: list[dict[str, Any]], name: str) -> float | None:
@@ -430,8 +301,11 @@ def main(arguments: list[str] | None = None) -> None:
 
     parser = argparse.ArgumentParser(description="Compares models on one suite.")
     parser.add_argument("--suite", default="digits", choices=[*SUITES])
+    parser.add_argument("--tune", action="store_true", help="try the settings of each model")
     parser.add_argument("--models", nargs="*", default=[*CONTESTANTS], choices=[*CONTESTANTS])
-    parser.add_argument("--seeds", nargs="*", type=int, help="0 1 2, and 0 for --quick")
+    parser.add_argument(
+        "--seeds", nargs="*", type=int, help="0 1 2; 0 for --quick, 100 for --tune"
+    )
     parser.add_argument("--cores", type=int, default=os.cpu_count() or 1, help="cells at a time")
     parser.add_argument("--engine", default="processes", choices=["processes", "ray"])
     parser.add_argument("--quick", action="store_true", help="two epochs of few images, for tests")
@@ -439,22 +313,29 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--mixed", action="store_true", help="accept cells of other code versions")
     parser.add_argument("--runs", type=Path, default=ROOT / "runs")
     parser.add_argument("--out", type=Path, help="benchmarks/results/run_SUITE.json if not given")
+    parser.add_argument(
+        "--tuned", type=Path, help="benchmarks/results/tuned_SUITE.json, of --tune"
+    )
     parser.add_argument("--tables", type=Path, default=ROOT / "docs" / "_tables")
     parser.add_argument("--plots", type=Path, default=ROOT / "docs" / "_static")
     options = parser.parse_args(arguments)
-    if options.seeds is None:
-        options.seeds = [0] if options.quick else [0, 1, 2]
-    if options.out is None:
-        options.out = ROOT / "benchmarks" / "results" / f"run_{options.suite}.json"
+    options.given = arguments
+    if options.seeds is None:  # settings are tried with a seed that the comparison has not
+        options.seeds = [100] if options.tune else [0] if options.quick else [0, 1, 2]
+    results = ROOT / "benchmarks" / "results"
+    options.out = options.out or results / f"run_{options.suite}.json"
+    options.tuned = options.tuned or results / f"tuned_{options.suite}.json"
+    if options.tune:
+        tune(options)
+        return
     if not options.have:
         run_cells(options)
     found = gathered(options)
     said = exceptions(found)
     claims = claims_of(options.suite, found, said)
-    tries = {name: CONTESTANTS[name].tries for name in found}
     write(
         command("run", arguments), claims, options.out, source=SUITES[options.suite].source,
-        cells=found, exceptions=said, tries=tries,
+        cells=found, exceptions=said,
         code=sorted({one["code"] for runs in found.values() for one in runs}),
     )  # fmt: skip
     options.tables.mkdir(parents=True, exist_ok=True)

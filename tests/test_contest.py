@@ -8,6 +8,7 @@ import pytest
 
 from benchmarks import reproductions, run
 from benchmarks.contest import CONTESTANTS
+from benchmarks.measuring import score
 
 NUMBERS = {"preservation": 0.9, "diversity_ratio": 0.5, "test_accuracy": 0.9, "fid": 10.0}
 NUMBERS |= {"leakage_samples_strongest": 0.2, "reconstruction_preservation": 0.9}
@@ -47,6 +48,7 @@ def test_numbers_that_a_model_has_not_stay_empty() -> None:
 def options(folder: Path, *more: str) -> list[str]:
     given = ["--suite", "digits", "--quick", "--models", "classifier", "M2", "SVAE"]
     given += ["--runs", str(folder), "--out", str(folder / "found.json")]
+    given += ["--tuned", str(folder / "tuned.json")]
     return [*given, "--tables", str(folder), "--plots", str(folder), *more]
 
 
@@ -55,7 +57,9 @@ def test_cells_are_kept_and_code_is_not_mixed(
 ) -> None:
     asked: list[str] = []
 
-    def cell(suite: str, name: str, seed: int, quick: bool) -> dict[str, Any]:
+    def cell(
+        suite: str, name: str, seed: int, quick: bool, setting: int, tuning: bool
+    ) -> dict[str, Any]:
         asked.append(name)
         if name == "M2" and len(asked) < 4:
             raise RuntimeError("out of luck")
@@ -72,7 +76,7 @@ def test_cells_are_kept_and_code_is_not_mixed(
     assert found["code"] == [run.code_version()]
     assert found["source"] == "scikit-learn's 8x8 digits, UCI"
     monkeypatch.setattr(run, "code_version", lambda: "another")
-    path = tmp_path / "run" / "digits_quick" / "SVAE_0.json"
+    path = tmp_path / "run" / "digits_quick" / "SVAE_0_0.json"
     path.unlink()
     with pytest.raises(SystemExit, match=r"cells of 2 versions of the code.*say --mixed"):
         run.main(given)
@@ -80,6 +84,51 @@ def test_cells_are_kept_and_code_is_not_mixed(
     assert len(json.loads((tmp_path / "found.json").read_text())["code"]) == 2
     assert (tmp_path / "run_digits.png").stat().st_size > 10_000
     capsys.readouterr()
+
+
+def test_settings_are_chosen_by_what_the_comparison_is_about(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[tuple[str, int, int, bool]] = []
+
+    def cell(
+        suite: str, name: str, seed: int, quick: bool, setting: int, tuning: bool
+    ) -> dict[str, Any]:
+        asked.append((name, seed, setting, tuning))
+        found = {**NUMBERS, "conditional_coverage": 0.5 + 0.1 * (setting == 1)}
+        found |= {"seconds_training": 1.0, "n_parameters": 5, "seconds_per_epoch": 1.0}
+        return found if name != "classifier" else {"test_accuracy": 0.9, **without(found)}
+
+    def without(found: dict[str, Any]) -> dict[str, Any]:
+        return {name: found[name] for name in ("seconds_training", "seconds_per_epoch")}
+
+    monkeypatch.setattr(run, "cell", cell)
+    given = options(tmp_path, "--cores", "1")
+    run.main([*given, "--tune"])
+    names = ("classifier", "M2", "SVAE")
+    assert asked == [(name, 100, setting, True) for name in names for setting in range(3)]
+    found = json.loads((tmp_path / "tuned.json").read_text())
+    assert found["chosen"] == {"classifier": 0, "M2": 1, "SVAE": 1}
+    assert found["scores"]["M2"][1] == pytest.approx((0.9 + 0.9 + 0.5 + 0.6) / 4)
+    rows = (tmp_path / "run_digits_tuning.md").read_text().splitlines()
+    assert rows[3] == "| M2 | label weight 50, 10, 250 | 0.7, 0.725, 0.7 | 10 |"
+    asked.clear()
+    run.main(given)  # which takes what was chosen, and measures it with seeds of its own
+    assert asked == [("classifier", 0, 0, False), ("M2", 0, 1, False), ("SVAE", 0, 1, False)]
+    capsys.readouterr()
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [({}, (0.9 + 0.9 + 0.5 + 0.8) / 4), ({"diversity_ratio": 1.25}, (0.9 + 0.9 + 0.8 + 0.8) / 4)],
+)
+def test_too_much_diversity_is_no_better_than_too_little(
+    changes: dict[str, float], expected: float
+) -> None:
+    found = {**NUMBERS, "conditional_coverage": 0.8, **changes}
+    assert score(found) == pytest.approx(expected)
+    assert score({"test_accuracy": 0.7, "fid": 3.0}) == -3.0
+    assert score({"test_accuracy": 0.7}) == 0.7
 
 
 @pytest.mark.slow
@@ -100,7 +149,9 @@ def test_models_are_compared_whole(tmp_path: Path, engine: str) -> None:
 def test_every_contestant_says_what_it_is() -> None:
     assert sum(one.ours for one in CONTESTANTS.values()) >= 5
     assert sum(not one.ours for one in CONTESTANTS.values()) >= 12
-    assert all(one.tries >= 1 for one in CONTESTANTS.values())
+    for one in CONTESTANTS.values():  # as many tries for each, of one number
+        assert len(one.settings) == 3
+        assert all(list(setting) == list(one.settings[0]) for setting in one.settings)
 
 
 @pytest.mark.slow

@@ -2,9 +2,16 @@
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from benchmarks.peers.common import Gaussian, Peer, Posterior, Sizes, bernoulli, standard_normal
+from benchmarks.peers.common import (
+    Gaussian,
+    Peer,
+    Posterior,
+    Sizes,
+    bernoulli,
+    mixture_log_prob,
+    standard_normal,
+)
 from svae.latent import Latent
 
 _DRAWS = 20  # of the class dims, for q(y given x)
@@ -66,13 +73,8 @@ class CCVAE(Peer):
         ratio = (log_y_z - log_y_x).exp().detach()
         bound = seen - style + prior.log_prob(z_class) - q_class.log_prob(z_class) - log_y_z
         supervised = ratio * bound + log_y_x
-        every = torch.stack(
-            [
-                Gaussian(a, b).log_prob(z_class)
-                for a, b in zip(self.loc, self.log_scale, strict=True)
-            ]
-        )
-        mixed = seen - style + every.logsumexp(0) - q_class.log_prob(z_class)
+        of_class = mixture_log_prob(Gaussian(self.loc, self.log_scale), z_class)
+        mixed = seen - style + of_class - q_class.log_prob(z_class)
         total = -torch.where(y >= 0, supervised, mixed).mean()
         return total, {"loss": total.detach(), "label": -log_y_x.mean().detach()}
 
@@ -107,13 +109,7 @@ class CCVAE(Peer):
         for _ in range(n):
             z_class, z_style = q_class.draw(), q_style.draw()
             seen = bernoulli(self.decoder(torch.cat([z_class, z_style], -1)), x)
-            every = torch.stack(
-                [
-                    Gaussian(a, b).log_prob(z_class)
-                    for a, b in zip(self.loc, self.log_scale, strict=True)
-                ]
-            )
-            prior = functional.log_softmax(torch.zeros(len(self.loc)), 0)[0] + every.logsumexp(0)
+            prior = mixture_log_prob(Gaussian(self.loc, self.log_scale), z_class)
             prior = prior + standard_normal(z_style).log_prob(z_style)
             rows.append(seen + prior - q_class.log_prob(z_class) - q_style.log_prob(z_style))
         return torch.stack(rows)

@@ -105,6 +105,12 @@ class Posterior(nn.Linear):
         return Gaussian(loc, log_scale.clamp(_LEAST, _MOST))
 
 
+def mixture_log_prob(parts: Gaussian, z: Tensor) -> Tensor:
+    """Log-density of a mixture of ``(K, D)`` diagonal Gaussians of equal weight, in nats."""
+    each = Gaussian(parts.loc[:, None], parts.log_scale[:, None]).log_prob(z)
+    return each.logsumexp(0) - math.log(len(parts.loc))
+
+
 def bernoulli(logits: Tensor, x: Tensor) -> Tensor:
     """Log-likelihood of values in [0, 1], summed over the input, in nats."""
     x = x.expand_as(logits)

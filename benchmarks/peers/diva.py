@@ -10,6 +10,7 @@ from benchmarks.peers.common import (
     Sizes,
     bernoulli,
     cross_entropy,
+    mixture_log_prob,
     standard_normal,
 )
 from svae.latent import Latent
@@ -89,10 +90,7 @@ class DIVA(Peer):
         for _ in range(n):
             z_class, z_style = q_class.draw(), q_style.draw()
             seen = bernoulli(self.decoder(torch.cat([z_class, z_style], -1)), x)
-            every = torch.stack(
-                [Gaussian(a, b).log_prob(z_class) for a, b in zip(*prior, strict=True)]
-            )
-            of_class = every.logsumexp(0) - torch.tensor(float(len(every))).log()
+            of_class = mixture_log_prob(prior, z_class)
             of_style = standard_normal(z_style).log_prob(z_style)
             rows.append(
                 seen + of_class + of_style - q_class.log_prob(z_class) - q_style.log_prob(z_style)

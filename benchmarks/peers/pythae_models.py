@@ -37,7 +37,7 @@ class PythaeVAE(VAEClassifier):
         self.flow_prior = flow_prior
         self._sampler: Any = None
 
-    def fit(self, data: Any, epochs: int, seed: int) -> None:
+    def fit(self, data: Any, epochs: int, seed: int, learning_rate: float = 2e-3) -> None:
         """Trains with pythae's pipeline at its defaults, for that many epochs."""
         from pythae.models import VAE, VAEConfig
         from pythae.models.base.base_utils import ModelOutput
@@ -72,7 +72,7 @@ class PythaeVAE(VAEClassifier):
         train, held = data.train.floats(), data.validation.floats()
         with TemporaryDirectory() as folder, _silent():
             training = BaseTrainerConfig(
-                output_dir=folder, num_epochs=epochs, learning_rate=2e-3, seed=seed,
+                output_dir=folder, num_epochs=epochs, learning_rate=learning_rate, seed=seed,
                 per_device_train_batch_size=data.batch_size, per_device_eval_batch_size=500,
                 optimizer_cls="AdamW", no_cuda=True,
             )  # fmt: skip
