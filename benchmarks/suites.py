@@ -27,19 +27,19 @@ class Suite:
     target: float = 0.97
     colour: bool = False
     strength: float = 0.1
-    width: int = 32
+    width: int = 16
     flow_share: float = 0.5
 
 
 SUITES = {
-    "digits": Suite("scikit-learn's 8x8 digits, UCI", 30, 32, 0.95, flow_share=0.2),
-    "mnist": Suite("MNIST, LeCun et al. 1998", 12, target=0.98, flow_share=7 / 12),
-    "fashion": Suite("Fashion-MNIST, Xiao et al. 2017", 12, target=0.85, flow_share=7 / 12),
-    "kmnist": Suite("KMNIST, Clanuwat et al. 2018", 12, target=0.9, flow_share=7 / 12),
+    "digits": Suite("scikit-learn's 8x8 digits, UCI", 30, 32, 0.95, width=32, flow_share=0.2),
+    "mnist": Suite("MNIST, LeCun et al. 1998", 8, target=0.98),
+    "fashion": Suite("Fashion-MNIST, Xiao et al. 2017", 8, target=0.85),
+    "kmnist": Suite("KMNIST, Clanuwat et al. 2018", 8, target=0.9),
     "coloured": Suite(
         "MNIST, each digit in one colour drawn at random", 8, target=0.97, colour=True
     ),
-    "dsprites": Suite("dSprites, Matthey et al. 2017, shape as class", 8, target=0.95, width=16),
+    "dsprites": Suite("dSprites, Matthey et al. 2017, shape as class", 8, target=0.95),
     "cifar10": Suite(
         "CIFAR-10, Krizhevsky 2009, as far as $SVAE_DATA holds it", 12, target=0.5, colour=True,
         strength=4 / 255, width=48,
