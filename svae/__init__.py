@@ -29,10 +29,11 @@ if TYPE_CHECKING:
         shortcuts,
         sketches,
         stability,
+        translating,
     )
     from svae.auditing import audit
     from svae.augmenting import Augment
-    from svae.bridges import ConceptBridge, Frozen, InvarianceBridge
+    from svae.bridges import ConceptBridge, Frozen, InvarianceBridge, TranslationBridge
     from svae.elbo import SupervisedELBO, evidence
     from svae.explaining import explain
     from svae.factorization import (
@@ -64,6 +65,7 @@ _NAMES = {
     "SVAE": "models",
     "SupervisedELBO": "elbo",
     "SupervisedModel": "models",
+    "TranslationBridge": "bridges",
     "audit": "auditing",
     "evidence": "elbo",
     "explain": "explaining",
@@ -100,6 +102,7 @@ _MODULES = (
     "shortcuts",
     "sketches",
     "stability",
+    "translating",
 )
 
 __all__ = [
@@ -116,6 +119,7 @@ __all__ = [
     "NetworkHead",
     "SupervisedELBO",
     "SupervisedModel",
+    "TranslationBridge",
     "attacks",
     "attribution",
     "audit",
@@ -150,6 +154,7 @@ __all__ = [
     "sketches",
     "stability",
     "swap_nuisance",
+    "translating",
 ]
 
 __version__ = "0.1.0"

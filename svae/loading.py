@@ -13,6 +13,7 @@ _RESTORE = {
     "svae.SVAE": models.restore,
     "svae.ConceptBridge": files.restore,
     "svae.InvarianceBridge": files.restore_invariance,
+    "svae.TranslationBridge": files.restore_translation,
 }
 
 
@@ -23,7 +24,8 @@ def load(folder: str | Path, **parts: Any) -> Any:
         folder: The folder that was written.
         parts: What is not from this package and so not in the folder: ``model`` and ``guide`` of
             an :class:`svae.SVAE`; ``frozen`` and ``decoder`` of a :class:`svae.ConceptBridge`;
-            ``frozen`` and ``autoencoder`` of a :class:`svae.InvarianceBridge`.
+            ``frozen`` and ``autoencoder`` of a :class:`svae.InvarianceBridge`; ``source``,
+            ``target`` and ``view`` of a :class:`svae.TranslationBridge`.
 
     Returns:
         The model or bridge that was saved.

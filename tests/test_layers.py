@@ -33,6 +33,7 @@ CHAINS = [
     [{"factorization", "metrics", "sketches"}, {"shortcuts"}, {"reporting"}],
     [{"bridges", "metrics"}, {"fibres"}, {"profiling"}],
     [{"bridges", "metrics"}, {"distilling"}],
+    [{"training", "metrics", "data"}, {"translating"}],
     [
         {"latent"},
         {"factorization"},

@@ -17,11 +17,19 @@ from svae.bridges.invariance import CodeDensity, InvarianceBridge
 from svae.bridges.linear import PrincipalAutoencoder, TableAutoencoder
 from svae.bridges.naming import Attribute, Classes, Concept, Evidence, Pairs, Sketched, Together
 from svae.bridges.objective import ConceptObjective
+from svae.bridges.sources import BagOfWords, Labels, SentenceEncoder, Vectors
+from svae.bridges.translation import (
+    MeanTranslator,
+    TranslationBridge,
+    TranslationObjective,
+)
+from svae.bridges.translator import Source, Translator
 
 __all__ = [
     "Adversarial",
     "Attribute",
     "Autoencoder",
+    "BagOfWords",
     "BlackBox",
     "Block",
     "Classes",
@@ -35,15 +43,23 @@ __all__ = [
     "ImageDecoder",
     "InvarianceBridge",
     "InvarianceObjective",
+    "Labels",
+    "MeanTranslator",
     "Pairs",
     "Perceptual",
     "PrincipalAutoencoder",
     "Reconstruction",
     "Score",
+    "SentenceEncoder",
     "Sketched",
+    "Source",
     "TableAutoencoder",
     "Together",
+    "TranslationBridge",
+    "TranslationObjective",
+    "Translator",
     "UnitsDropped",
+    "Vectors",
     "allot",
     "score",
 ]

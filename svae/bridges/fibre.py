@@ -2,18 +2,18 @@
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from svae.bridges.invariance import InvarianceBridge
+from svae.bridges.translation import TranslationObjective
 from svae.latent import Latent
-from svae.saving import Described
 
 __all__ = ["InvarianceObjective"]
 
 Values = dict[str, Tensor]
 
 
-class InvarianceObjective(Described, nn.Module):
+class InvarianceObjective(TranslationObjective):
     r"""Negative log-likelihood of codes given representations, and whether draws are on the fibre.
 
     .. math:: L = -\log p(\bar z + \sigma \epsilon \mid \Phi(x)) + d \left(
@@ -44,13 +44,13 @@ class InvarianceObjective(Described, nn.Module):
     def __init__(
         self, noise: float = 0.05, fibre_weight: float = 30.0, fibre_share: float = 0.125
     ) -> None:
-        super().__init__()
-        if min(noise, fibre_weight) < 0 or not 0 < fibre_share <= 1:
+        super().__init__(noise)
+        if fibre_weight < 0 or not 0 < fibre_share <= 1:
             raise ValueError(
-                "noise and fibre_weight must be at least 0 and fibre_share above 0 and at most 1, "
-                f"got {noise}, {fibre_weight} and {fibre_share}"
+                "fibre_weight must be at least 0 and fibre_share above 0 and at most 1, got "
+                f"{fibre_weight} and {fibre_share}"
             )
-        self.noise, self.fibre_weight, self.fibre_share = noise, fibre_weight, fibre_share
+        self.fibre_weight, self.fibre_share = fibre_weight, fibre_share
 
     def forward(
         self,
@@ -59,10 +59,7 @@ class InvarianceObjective(Described, nn.Module):
         representation: Float[Tensor, "batch *shape"],
     ) -> tuple[Tensor, Values]:
         """The loss, and its terms by name."""
-        noisy = code + self.noise * torch.randn_like(code)
-        nll = -bridge.log_prob(noisy, representation).mean()
-        found = {"nll": nll.detach()}
-        loss = nll
+        loss, found = super().forward(bridge, code, representation)
         if self.fibre_weight and bridge.refiner.n_steps:
             n = max(1, round(self.fibre_share * len(code)))
             wanted, v = representation[:n], torch.randn_like(code[:n])

@@ -2,9 +2,10 @@
 
 import copy
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -14,6 +15,7 @@ from svae.bridges.coordinates import Coordinates
 from svae.bridges.frozen import Frozen
 from svae.bridges.invariance import InvarianceBridge
 from svae.bridges.naming import Evidence
+from svae.bridges.translation import TranslationBridge
 from svae.saving import (
     checksum,
     describe,
@@ -24,7 +26,13 @@ from svae.saving import (
     writable,
 )
 
-__all__ = ["restore", "restore_invariance", "save_bridge", "save_invariance"]
+__all__ = [
+    "restore",
+    "restore_invariance",
+    "restore_translation",
+    "save_bridge",
+    "save_translation",
+]
 
 _FOREIGN = "foreign"  # stands for a part that is not from this package
 
@@ -53,30 +61,66 @@ def save_bridge(bridge: ConceptBridge, folder: str | Path) -> None:
     _write(bridge.frozen, kept, config, folder)
 
 
-def _write(frozen: Frozen, kept: nn.ModuleDict, config: dict[str, Any], folder: Path) -> None:
-    if config["frozen"] != _FOREIGN:
-        kept["frozen"] = frozen
+def _write(
+    source: Any, kept: nn.ModuleDict, config: dict[str, Any], folder: Path, name: str = "frozen"
+) -> None:
+    if config[name] != _FOREIGN and isinstance(source, nn.Module):
+        kept[name] = source
     weights = folder / "model.safetensors"
     save_weights(kept, weights)
     config["sha256"] = checksum(weights)
     (folder / "model.json").write_text(json.dumps(config, indent=1), encoding="utf-8")
 
 
-def save_invariance(bridge: InvarianceBridge, folder: str | Path) -> None:
-    """Writes what :meth:`InvarianceBridge.save` says."""
+def save_translation(bridge: TranslationBridge, folder: str | Path) -> None:
+    """Writes what :meth:`TranslationBridge.save` says."""
     folder = writable(folder)
+    names = _names(type(bridge))
     config: dict[str, Any] = {
-        "class": "svae.InvarianceBridge",
-        "frozen": _described(bridge.frozen),
-        "fingerprint": bridge.frozen.fingerprint,
-        "x_shape": bridge.frozen.x_shape,
-        "autoencoder": _described(bridge.autoencoder),
+        "class": f"svae.{type(bridge).__name__}",
+        names[0]: _described(bridge.source),
+        "fingerprint": getattr(bridge.source, "fingerprint", None),
+        "x_shape": bridge.x_shape,
+        "source_shape": getattr(bridge.source, "x_shape", None),
+        names[1]: _described(bridge.target),
+        "view": bridge.view is not None,
         "settings": bridge.settings,
     }
     kept = nn.ModuleDict({"fitted": _fitted(bridge)})
-    if config["autoencoder"] != _FOREIGN:
-        kept["autoencoder"] = bridge.autoencoder
-    _write(bridge.frozen, kept, config, folder)
+    if config[names[1]] != _FOREIGN:
+        kept[names[1]] = bridge.target
+    _write(bridge.source, kept, config, folder, names[0])
+
+
+def restore_translation(
+    folder: str | Path,
+    source: Any = None,
+    target: nn.Module | None = None,
+    view: Callable[[torch.Tensor], Any] | None = None,
+) -> TranslationBridge:
+    """Loads what :meth:`TranslationBridge.save` wrote, in evaluation mode on the CPU.
+
+    Args:
+        folder: The folder that was written.
+        source: What is translated from, needed where it is not from this package.
+        target: What is translated to, needed where it is not from this package.
+        view: From the target's inputs to the source's, needed where there was one.
+
+    Raises:
+        ValueError: If the source is another than the bridge was fitted to, a part is missing or a
+            file is damaged.
+    """
+    config = read_json(Path(folder) / "model.json")
+    if config.get("view") and view is None:
+        raise ValueError(
+            f"the bridge in {folder} has a view, which is not kept: give it again, svae.load("
+            "folder, view=...)"
+        )
+
+    def build(found: Any, coder: nn.Module) -> TranslationBridge:
+        return TranslationBridge(found, coder, view, config["x_shape"], **config["settings"])
+
+    return _restored(TranslationBridge, folder, source, target, build)
 
 
 def restore_invariance(
@@ -93,39 +137,66 @@ def restore_invariance(
         ValueError: If the network is another than the bridge was fitted to, a part is missing
             or a file is damaged.
     """
-    folder = Path(folder)
+    config = read_json(Path(folder) / "model.json")
+
+    def build(network: Any, coder: nn.Module) -> InvarianceBridge:
+        return InvarianceBridge(network, coder, **config["settings"])
+
+    return _restored(InvarianceBridge, folder, frozen, autoencoder, build)
+
+
+_B = TypeVar("_B", bound=TranslationBridge)
+
+
+def _restored(
+    kind: type[_B],
+    folder: str | Path,
+    source: Any,
+    target: nn.Module | None,
+    build: Callable[[Any, nn.Module], _B],
+) -> _B:
+    """A bridge with the weights of its file, built of what was given or is described there."""
+    folder, names = Path(folder), _names(kind)
     config = read_json(folder / "model.json")
-    network, coder = _parts(folder, config, frozen=frozen, autoencoder=autoencoder)
-    if not isinstance(network, Frozen) or coder is None:
-        missing = "autoencoder" if isinstance(network, Frozen) else "frozen network"
+    given = {names[0]: source, names[1]: target}
+    found, coder = _parts(folder, config, **given)
+    if found is None or coder is None:
+        missing = names[0].replace("frozen", "frozen network") if found is None else names[1]
+        example = {"frozen": "svae.Frozen(model, layer)"}.get(names[0], "...")
         raise ValueError(
             f"the {missing} of {folder} is not from this package: give it again, svae.load("
-            "folder, frozen=svae.Frozen(model, layer), autoencoder=...)"
+            f"folder, {names[0]}={example}, {names[1]}=...)"
         )
-    network.x_shape = tuple(config["x_shape"])
-    bridge = InvarianceBridge(network, coder, **config["settings"])
+    if isinstance(found, Frozen):
+        found.x_shape = tuple(config["source_shape"])
+    bridge = build(found, coder)
     kept = nn.ModuleDict({"fitted": _fitted(bridge)})
-    if config["autoencoder"] != _FOREIGN:
-        # What was given keeps its own weights.
-        kept["autoencoder"] = coder if autoencoder is None else copy.deepcopy(coder)
-    if config["frozen"] != _FOREIGN:
-        kept["frozen"] = network if frozen is None else copy.deepcopy(network)
+    for name, part in ((names[1], coder), (names[0], found)):
+        if config[name] != _FOREIGN and isinstance(part, nn.Module):
+            # What was given keeps its own weights.
+            kept[name] = part if given[name] is None else copy.deepcopy(part)
     load_weights(kept, folder / "model.safetensors", config.get("sha256"))
-    _check_fingerprint(network, config, folder)
+    if isinstance(found, Frozen):
+        _check_fingerprint(found, config, folder)
     return bridge.eval()
 
 
-def _fitted(bridge: InvarianceBridge) -> nn.Module:
+def _names(kind: type[TranslationBridge]) -> tuple[str, str]:
+    """What source and target are called by whoever builds such a bridge."""
+    return ("frozen", "autoencoder") if kind is InvarianceBridge else ("source", "target")
+
+
+def _fitted(bridge: TranslationBridge) -> nn.Module:
     """What :func:`svae.fit` has set, without the parts that stay frozen."""
     part = nn.Module()
-    part.add_module("flow", bridge.flow)
-    part.add_module("refiner", bridge.refiner)
+    for name in bridge.fitted:
+        part.add_module(name, getattr(bridge, name))
     for name in ("mean", "scale", "size"):
         part.register_buffer(name, getattr(bridge, name))
     return part
 
 
-def _parts(folder: Path, config: Any, **given: nn.Module | None) -> list[nn.Module | None]:
+def _parts(folder: Path, config: Any, **given: Any) -> list[Any]:
     """The parts that were given, or else those that the file describes; None for missing ones."""
     try:
         return [
@@ -223,7 +294,7 @@ class Named:
         )
 
 
-def _described(part: nn.Module) -> Any:
+def _described(part: object) -> Any:
     try:
         return describe(part)
     except TypeError:

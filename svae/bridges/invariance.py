@@ -1,25 +1,22 @@
 """What a layer of a frozen network has become invariant to, as a latent that can be drawn."""
 
-import math
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from svae.bridges.frozen import Frozen
-from svae.bridges.refining import FibreRefiner, summary
+from svae.bridges.refining import FibreRefiner
+from svae.bridges.translation import MAX_LOG_SCALE, TranslationBridge
 from svae.flows import ConditionalFlow
 from svae.latent import Latent
 
 __all__ = ["CodeDensity", "FibreDecoder", "InvarianceBridge"]
 
-_MAX_LOG_SCALE = 1.0  # of one coupling; more makes a likelihood of few codes run away
 
-
-class InvarianceBridge(nn.Module):
+class InvarianceBridge(TranslationBridge):
     r"""Every input that a layer cannot tell from this one, as draws of a standard normal.
 
     An autoencoder (E, D) gives codes of inputs, and a flow, conditional on what the layer shows,
@@ -31,7 +28,8 @@ class InvarianceBridge(nn.Module):
     Maximum likelihood makes v independent of :math:`\Phi(x)`. So v holds what the code knows and
     the layer does not: the layer's invariances. Draws of v give inputs with the same
     representation, which are different in everything that the layer ignores. As a factorization,
-    ``z_class`` is the representation and ``z_nuisance`` is v.
+    ``z_class`` is the representation and ``z_nuisance`` is v. It is the
+    :class:`svae.TranslationBridge` from a layer to the code of the layer's own inputs.
 
     Likelihood knows the layer through codes only, so the layer itself is asked what it sees in a
     draw: a small network g moves the code ``n_refine`` times, each time told what is still wrong,
@@ -76,6 +74,7 @@ class InvarianceBridge(nn.Module):
 
     # The refiner sees its own moves, three of them: at the flow's rate it overshoots.
     relative_rates: ClassVar[dict[str, float]] = {"refiner": 0.2}
+    fitted = ("flow", "refiner")
 
     def __init__(
         self,
@@ -87,95 +86,32 @@ class InvarianceBridge(nn.Module):
         context: int = 96,
         n_refine: int = 3,
     ) -> None:
-        super().__init__()
         if not isinstance(frozen, Frozen):
             raise TypeError(
                 f"frozen must be a svae.Frozen, got {type(frozen).__name__}. Write "
                 'svae.Frozen(model, layer="...") first.'
             )
-        for method in ("encode", "decode"):
-            if not callable(getattr(autoencoder, method, None)):
-                raise TypeError(
-                    "an autoencoder needs encode(x) and decode(code), "
-                    f"{type(autoencoder).__name__} has no {method}"
-                )
-        self.frozen = frozen
-        self.autoencoder = autoencoder.requires_grad_(False).eval()
-        self.shape = frozen.shape
-        self.n_code = self._count_code()
-        self.settings: dict[str, Any] = {
-            "n_blocks": n_blocks,
-            "hidden": list(hidden),
-            "context": context,
-            "n_refine": n_refine,
-        }
-        self.mean: Tensor
-        self.scale: Tensor
-        self.size: Tensor
-        self.register_buffer("mean", torch.zeros(self.shape))
-        self.register_buffer("scale", torch.ones(self.shape))
-        # The standard deviation of a whole representation, over the square root of its units.
-        self.register_buffer("size", torch.ones(()))
-        self.flow = ConditionalFlow(
-            self.n_code,
-            context,
+        super().__init__(
+            frozen,
+            autoencoder,
+            x_shape=frozen.known_shape(),
             n_blocks=n_blocks,
             hidden=hidden,
-            max_log_scale=_MAX_LOG_SCALE,
-            embed=summary(self.shape, context),
+            context=context,
         )
+        self.settings["n_refine"] = n_refine
         n_steps = n_refine if frozen.differentiable else 0
         self.refiner = FibreRefiner(self.shape, self.n_code, context, n_steps)
 
-    def train(self, mode: bool = True) -> "InvarianceBridge":
-        """Training mode of the flow alone: what is frozen stays in evaluation mode."""
-        super().train(mode)
-        self.autoencoder.eval()
-        return self
+    @property
+    def frozen(self) -> Frozen:
+        """The network, opened at the layer: the source."""
+        return self.source
 
-    # ---- the factorization
-
-    def encode(self, x: Float[Tensor, "batch *event"], sample: bool = False) -> Latent:
-        """The representation of each input and its v; nothing is random in it."""
-        representation = self.frozen.representation(x)
-        return Latent(representation, self.noise(self.code(x), representation)[0])
-
-    def decode(self, latent: Latent) -> Float[Tensor, "batch *event"]:
-        """The input that has this representation, as far as the flow knows, and this v."""
-        return self.show(self.code_of(latent))
-
-    def predict(self, x: Float[Tensor, "batch *event"]) -> Float[Tensor, "batch classes"]:
-        """The frozen network's own logits."""
-        return self.frozen.predict(x)
-
-    def sample_nuisance(
-        self, latent: Latent, n: int, generator: torch.Generator | None = None
-    ) -> Float[Tensor, "n batch D"]:
-        """Standard normal draws of v.
-
-        Raises:
-            ValueError: If ``n`` is less than 1.
-        """
-        if n < 1:
-            raise ValueError(f"n, the number of draws, must be at least 1, got {n}")
-        noise = torch.randn(n, len(latent.z_class), self.n_code, generator=generator)
-        return noise.to(latent.z_class)
-
-    # ---- code and noise
-
-    def code(self, x: Float[Tensor, "batch *event"]) -> Float[Tensor, "batch D"]:
-        """The autoencoder's code."""
-        return self.autoencoder.encode(x)  # pyright: ignore[reportCallIssue]
-
-    def show(self, code: Float[Tensor, "batch D"]) -> Float[Tensor, "batch *event"]:
-        """What the autoencoder decodes from a code."""
-        return self.autoencoder.decode(code)  # pyright: ignore[reportCallIssue]
-
-    def noise(
-        self, code: Float[Tensor, "batch D"], representation: Float[Tensor, "batch *shape"]
-    ) -> tuple[Float[Tensor, "batch D"], Float[Tensor, " batch"]]:
-        """The v of codes, given what the layer shows, and the log-determinant."""
-        return self.flow(code, self.standardised(representation))
+    @property
+    def autoencoder(self) -> nn.Module:
+        """What codes and shows inputs: the target."""
+        return self.target
 
     def code_of(self, latent: Latent) -> Float[Tensor, "batch D"]:
         """The code of this v, given what the layer shows, moved onto the fibre."""
@@ -183,7 +119,7 @@ class InvarianceBridge(nn.Module):
 
     def proposed(self, latent: Latent) -> Float[Tensor, "batch D"]:
         """The code that has this v, given what the layer shows: the inverse of :meth:`noise`."""
-        return self.flow.inverse(latent.z_nuisance, self.standardised(latent.z_class))[0]
+        return super().code_of(latent)
 
     def refined(
         self, code: Float[Tensor, "batch D"], representation: Float[Tensor, "batch *shape"]
@@ -200,12 +136,6 @@ class InvarianceBridge(nn.Module):
             code = self.refiner(code, seen - wanted, summed)
         return code
 
-    def log_prob(
-        self, code: Float[Tensor, "batch D"], representation: Float[Tensor, "batch *shape"]
-    ) -> Float[Tensor, " batch"]:
-        """Log-density of codes given what the layer shows, in nats."""
-        return self.flow.log_prob(code, self.standardised(representation))
-
     @torch.no_grad()
     def sample_codes(
         self,
@@ -213,10 +143,8 @@ class InvarianceBridge(nn.Module):
         n: int = 1,
         generator: torch.Generator | None = None,
     ) -> Float[Tensor, "n batch D"]:
-        """Draws of codes given what the layer shows; the representation is read once."""
-        if n < 1:
-            raise ValueError(f"n, the number of draws, must be at least 1, got {n}")
-        drawn = self.flow.sample(n, self.standardised(representation), generator)
+        """Draws of codes given what the layer shows, moved onto the fibre."""
+        drawn = super().sample_codes(representation, n, generator)
         return torch.stack([self.refined(code, representation) for code in drawn])
 
     def decoder(self, v: Float[Tensor, " D"] | None = None) -> "FibreDecoder":
@@ -244,65 +172,6 @@ class InvarianceBridge(nn.Module):
         """
         difference = (self.frozen.representation(x) - representation).flatten(1)
         return difference.square().mean(1).sqrt() / self.size
-
-    def standardised(
-        self, representation: Float[Tensor, "batch *shape"]
-    ) -> Float[Tensor, "batch *shape"]:
-        """Units of zero mean and unit variance; those that are constant are zero.
-
-        Raises:
-            ValueError: If the shape is not the layer's.
-        """
-        if tuple(representation.shape[1:]) != self.shape:
-            raise ValueError(
-                f"the layer {self.frozen.layer!r} gives representations of shape {self.shape}, "
-                f"got {tuple(representation.shape[1:])}"
-            )
-        return ((representation - self.mean) / self.scale).clamp(-10, 10)
-
-    @torch.no_grad()
-    def standardise(self, representation: Float[Tensor, "n *shape"]) -> None:
-        """Takes mean and scale of every unit from training representations.
-
-        Raises:
-            ValueError: If all units are constant, or a value is not finite.
-        """
-        if not bool(representation.isfinite().all()):
-            raise ValueError(
-                "the representation has values that are not finite: look at the network's input"
-            )
-        mean, spread = representation.mean(0), representation.std(0)
-        largest = float(spread.max())
-        if not largest > 0:
-            raise ValueError(
-                f"all units of {self.frozen.layer!r} are constant in the training data: the layer "
-                "ignores everything. Choose another one."
-            )
-        self.mean.copy_(mean)
-        # A unit that hardly ever fires would be amplified without bound.
-        self.scale.copy_(torch.where(spread > 1e-6 * largest, spread, math.inf))
-        self.size.copy_(spread.square().mean().sqrt())
-
-    def _count_code(self) -> int:
-        x = torch.zeros(2, *self.frozen.known_shape())
-        with torch.no_grad():
-            code = self.code(x)
-        if code.dim() != 2:
-            raise ValueError(
-                f"the autoencoder gives codes of shape {tuple(code.shape[1:])}, expected vectors. "
-                "Flatten them in encode and undo it in decode."
-            )
-        return code.shape[1]
-
-    def save(self, folder: str | Path) -> None:
-        """Writes ``model.safetensors`` and ``model.json`` into ``folder``.
-
-        Frozen network and autoencoder go along where they are from this package; else give them
-        again to ``svae.load(folder, frozen=..., autoencoder=...)``.
-        """
-        from svae.bridges.files import save_invariance  # which builds bridges too
-
-        save_invariance(self, folder)
 
 
 class FibreDecoder(nn.Module):
@@ -359,7 +228,7 @@ class CodeDensity(nn.Module):
         super().__init__()
         self.autoencoder = autoencoder.requires_grad_(False).eval()
         self.flow = ConditionalFlow(
-            n_code, n_blocks=n_blocks, hidden=hidden, max_log_scale=_MAX_LOG_SCALE
+            n_code, n_blocks=n_blocks, hidden=hidden, max_log_scale=MAX_LOG_SCALE
         )
 
     def train(self, mode: bool = True) -> "CodeDensity":

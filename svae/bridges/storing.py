@@ -3,12 +3,11 @@
 import os
 import tempfile
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-
-from svae.bridges.frozen import Frozen
 
 __all__ = ["representations", "stored"]
 
@@ -16,14 +15,14 @@ MAX_BYTES = 1024**3  # held in memory; more is written to a file as it is comput
 
 
 def representations(
-    frozen: Frozen,
-    parts: Iterable[Float[Tensor, "chunk *event"]],
+    frozen: Any,
+    parts: Iterable[Any],
     what: str = "inputs",
 ) -> Iterator[Float[Tensor, "chunk *shape"]]:
     """What a layer shows of inputs, part by part.
 
     Args:
-        frozen: The network, opened at the layer.
+        frozen: The network, opened at the layer, or whatever else has ``representation``.
         parts: Inputs in order.
         what: What they are, for messages.
 
@@ -55,7 +54,7 @@ def representations(
         first += len(part)
 
 
-def _first_that_fails(frozen: Frozen, part: Tensor, error: Exception) -> int | None:
+def _first_that_fails(frozen: Any, part: Any, error: Exception) -> int | None:
     """The first row that fails alone as all did together, where others do not fail."""
     failed = []
     for row in range(len(part)):
@@ -66,7 +65,9 @@ def _first_that_fails(frozen: Frozen, part: Tensor, error: Exception) -> int | N
     return failed[0] if 0 < len(failed) < len(part) else None
 
 
-def _range(x: Tensor) -> str:
+def _range(x: Any) -> str:
+    if not isinstance(x, Tensor):
+        return repr(x)
     return f"values from {float(x.min()):.3g} to {float(x.max()):.3g}"
 
 

@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     from svae.data.arrays import ArraySet, BatchLoader, Mixture
     from svae.data.augment import RandomAffine
     from svae.data.batch import Batch
+    from svae.data.captioned import CaptionedDigits
     from svae.data.choosing import choose
     from svae.data.cifar10 import CIFAR10
     from svae.data.coloured import ColouredDigits
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from svae.data.mnist import KMNIST, MNIST, FashionMNIST
     from svae.data.module import ArrayData
     from svae.data.morphed import MorphedDigits
+    from svae.data.pairing import PairedData, paired
     from svae.data.tabular import TabularData
 
 __all__ = [
@@ -27,6 +29,7 @@ __all__ = [
     "ArraySet",
     "Batch",
     "BatchLoader",
+    "CaptionedDigits",
     "ColouredDigits",
     "DSprites",
     "Digits",
@@ -34,10 +37,12 @@ __all__ = [
     "ImageFolder",
     "Mixture",
     "MorphedDigits",
+    "PairedData",
     "RandomAffine",
     "TabularData",
     "as_data",
     "choose",
+    "paired",
     "unlabelled_images",
 ]
 
@@ -51,15 +56,18 @@ _MODULES = {
     "ArraySet": "arrays",
     "Batch": "batch",
     "BatchLoader": "arrays",
+    "CaptionedDigits": "captioned",
     "ColouredDigits": "coloured",
     "DSprites": "dsprites",
     "Digits": "digits",
     "FashionMNIST": "mnist",
     "ImageFolder": "folder",
     "MorphedDigits": "morphed",
+    "PairedData": "pairing",
     "RandomAffine": "augment",
     "TabularData": "tabular",
     "as_data": "conversion",
+    "paired": "pairing",
     "choose": "choosing",
     "unlabelled_images": "folder",
 }

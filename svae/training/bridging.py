@@ -9,11 +9,10 @@ from torch import Tensor, nn
 
 from svae.bridges.building import PairBank, Prepared, prepare, prepare_more
 from svae.bridges.concepts import ConceptBridge
-from svae.bridges.fibre import InvarianceObjective
-from svae.bridges.frozen import Frozen
-from svae.bridges.invariance import CodeDensity, InvarianceBridge
+from svae.bridges.invariance import CodeDensity
 from svae.bridges.objective import ConceptObjective
 from svae.bridges.storing import representations, stored
+from svae.bridges.translator import Translator
 from svae.compilation import CompiledLoss, Loss, Values
 from svae.data import ArrayData, ArraySet, Batch
 from svae.data.batch import as_floats
@@ -176,27 +175,24 @@ class PixelInputs:
 
 
 class CodeInputs:
-    """What an invariance bridge is trained on: codes, and what the layer shows."""
+    """What is fitted to codes is trained on: codes, and what a source shows.
+
+    Args:
+        shape: Shape of what the source shows.
+    """
+
+    def __init__(self, shape: Sequence[int] = (0,)) -> None:
+        self.shape = tuple(shape)
 
     def __call__(self, batch: Batch) -> Sequence[Tensor]:
         assert batch.factors is not None
         return [batch.x, batch.factors]
 
-    @staticmethod
-    def loss(bridge: InvarianceBridge, objective: InvarianceObjective) -> Loss:
-        """The loss of such a step."""
+    def loss(self, of_pairs: Loss) -> Loss:
+        """The loss of such a step, from that of codes and representations."""
 
         def of(code: Tensor, flat: Tensor) -> tuple[Tensor, Values]:
-            return objective(bridge, code, flat.unflatten(1, bridge.shape))
-
-        return of
-
-    @staticmethod
-    def density_loss(density: CodeDensity, noise: float) -> Loss:
-        """The loss of a step of what knows no layer."""
-
-        def of(code: Tensor, flat: Tensor) -> tuple[Tensor, Values]:
-            return density.loss(code, noise)
+            return of_pairs(code, flat.unflatten(1, self.shape))
 
         return of
 
@@ -230,21 +226,25 @@ class RepresentationInputs:
         return of
 
 
-def coded(
-    bridge: InvarianceBridge | CodeDensity,
-    data: ArrayData,
-    seed: int,
-    frozen: Frozen | None = None,
-) -> ArrayData:
-    """Codes of the data, and what the layer shows of each; on disk where that is large."""
-    few = data.validation.subset(torch.arange(min(len(data.validation), N_VALIDATION)))
+def coded(model: Translator | CodeDensity, data: ArrayData, seed: int) -> ArrayData:
+    """Codes of the data, and what a source shows of each; on disk where that is large."""
+    n = min(len(data.validation), N_VALIDATION)
+    few = data.validation.subset(torch.arange(n))
     sides = []
     with torch.no_grad():
-        for kind, examples in (("training", data.train), ("validation", few)):
-            codes = stored(map(bridge.code, _chunks(examples)), len(examples))
+        for name, examples in (("train", data.train), ("validation", few)):
+            codes = stored(map(model.code, _chunks(examples)), len(examples))
             shown = codes[:, :0]
-            if frozen is not None:
-                seen = representations(frozen, _chunks(examples), f"{kind} examples")
+            if isinstance(model, Translator):
+                # Pairs bring the source's inputs; else they are a view of the target's.
+                given = getattr(data, "source_inputs", {}).get(name)
+                seer, parts = (
+                    (model, _chunks(examples))
+                    if given is None
+                    else (model.source, _pieces(given[: len(examples)]))
+                )
+                kind = "training" if name == "train" else name
+                seen = representations(seer, parts, f"{kind} examples")
                 shown = stored(seen, len(examples))
             sides.append((codes, shown))
     return _as_seen(data, seed, *((codes, shown.flatten(1)) for codes, shown in sides))
@@ -252,6 +252,10 @@ def coded(
 
 def _chunks(examples: ArraySet) -> Iterator[Tensor]:
     return (as_floats(part) for part in examples.x.split(_CHUNK))
+
+
+def _pieces(rows: Any) -> Iterator[Any]:
+    return (rows[start : start + _CHUNK] for start in range(0, len(rows), _CHUNK))
 
 
 def represented(bridge: ConceptBridge, data: ArrayData, seed: int) -> tuple[ArrayData, Prepared]:

@@ -1,19 +1,25 @@
 """The one entry to training, for every family of models."""
 
-from functools import singledispatch
+from functools import partial, singledispatch
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal, NamedTuple
 
 import pytorch_lightning as pl
-from torch import nn
+from torch import Tensor, nn
 
 from svae.bridges.autoencoder import Redrawing
 from svae.bridges.concepts import ConceptBridge
 from svae.bridges.fibre import InvarianceObjective
 from svae.bridges.invariance import CodeDensity, InvarianceBridge
 from svae.bridges.objective import ConceptObjective
-from svae.compilation import Loss
+from svae.bridges.translation import (
+    MeanTranslator,
+    TranslationBridge,
+    TranslationObjective,
+)
+from svae.bridges.translator import Translator
+from svae.compilation import Loss, Values
 from svae.data import ArrayData, as_data
 from svae.elbo import SupervisedELBO
 from svae.models import SVAE
@@ -118,24 +124,47 @@ def _(
 
 @task_of.register
 def _(
+    model: TranslationBridge, data: ArrayData, objective: TranslationObjective | None, seed: int
+) -> Task:
+    objective = objective or TranslationObjective()
+    return _of_codes(model, partial(objective, model), data, objective, seed)
+
+
+@task_of.register
+def _(
     model: InvarianceBridge, data: ArrayData, objective: InvarianceObjective | None, seed: int
 ) -> Task:
     objective = objective or InvarianceObjective()
-    seen = coded(model, data, seed, model.frozen)
+    return _of_codes(model, partial(objective, model), data, objective, seed)
+
+
+@task_of.register
+def _(model: MeanTranslator, data: ArrayData, objective: None, seed: int) -> Task:
+    return _of_codes(model, model.loss, data, None, seed)
+
+
+def _of_codes(
+    model: Translator, loss: Loss, data: ArrayData, objective: nn.Module | None, seed: int
+) -> Task:
+    """Of codes and representations, which are computed once."""
+    seen = coded(model, data, seed)
     some = seen.train.factors
     assert some is not None
     model.standardise(some[:N_STANDARDISE].unflatten(1, model.shape))
-    inputs = CodeInputs()
-    return Task(inputs.loss(model, objective), inputs, seen, objective)
+    inputs = CodeInputs(model.shape)
+    return Task(inputs.loss(loss), inputs, seen, objective)
 
 
 @task_of.register
 def _(
     model: CodeDensity, data: ArrayData, objective: InvarianceObjective | None, seed: int
 ) -> Task:
-    inputs = CodeInputs()
-    loss = inputs.density_loss(model, (objective or InvarianceObjective()).noise)
-    return Task(loss, inputs, coded(model, data, seed))
+    noise = (objective or InvarianceObjective()).noise
+
+    def loss(code: Tensor, none: Tensor) -> tuple[Tensor, Values]:
+        return model.loss(code, noise)
+
+    return Task(loss, CodeInputs(), coded(model, data, seed))
 
 
 def fit(

@@ -1,0 +1,109 @@
+"""Examples of one domain, each with what belongs to it in another."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from svae.data.arrays import ArraySet
+from svae.data.module import ArrayData
+
+__all__ = ["PairedData", "paired"]
+
+_SPLITS = ("train", "validation", "test")
+
+
+class PairedData(ArrayData):
+    """A set, and for each of its examples an input of the source that it is a translation of.
+
+    Args:
+        data: Examples of the target.
+        source: From one of its sets to as many inputs of the source, in that order: a tensor, or
+            a list, such as captions.
+
+    Attributes:
+        source_inputs: By split, ``train``, ``validation`` and ``test``.
+
+    Raises:
+        ValueError: If a set has more or fewer inputs than examples.
+
+    Example:
+        >>> digits = svae.data.Digits()
+        >>> data = PairedData(digits, lambda part: [f"a {label}" for label in part.y.tolist()])
+        >>> data.source_inputs["test"][:2]
+        ['a 8', 'a 7']
+    """
+
+    def __init__(self, data: ArrayData, source: Callable[[ArraySet], Any]) -> None:
+        sets = (data.train, data.validation, data.test)
+        inputs = [source(part) for part in sets]
+        for name, part, rows in zip(_SPLITS, sets, inputs, strict=True):
+            if len(rows) != len(part):
+                raise ValueError(_unequal(len(rows), len(part), f" of the {name} set"))
+        super().__init__(
+            *sets,
+            class_names=data.class_names,
+            name=str(data.name),
+            batch_size=data.batch_size,
+            seed=data.seed,
+            bounded=data.bounded,
+        )
+        self.factor_names = data.factor_names
+        self.source_inputs: dict[str, Any] = dict(zip(_SPLITS, inputs, strict=True))
+
+
+def paired(
+    source: Tensor | Sequence[Any],
+    target: Tensor,
+    y: Tensor | None = None,
+    batch_size: int = 128,
+    seed: int = 0,
+    bounded: bool = True,
+) -> PairedData:
+    """Pairs, split 80 / 10 / 10 into training, validation and test.
+
+    Args:
+        source: Inputs of the source: a tensor, or a list, such as captions.
+        target: Inputs of the target that they are translated to, row by row.
+        y: Labels of the pairs, where there are any.
+        batch_size: Examples per batch and process.
+        seed: Split and orders.
+        bounded: Whether inputs of the target must lie in [0, 1], as pictures do.
+
+    Raises:
+        ValueError: If there are not as many of both, or fewer than ten.
+
+    Example:
+        >>> data = paired(["zero", "one"] * 10, torch.rand(20, 1, 8, 8))
+        >>> len(data.train), len(data.source_inputs["train"])
+        (16, 16)
+    """
+    n = len(target)
+    if len(source) != n:
+        raise ValueError(_unequal(len(source), n))
+    if n < 10:
+        raise ValueError(f"{n} pairs are too few to be split: expected 10 or more")
+    y = torch.zeros(n, dtype=torch.int64) if y is None else y
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
+    rows = dict(zip(_SPLITS, order.split([n - 2 * (n // 10), n // 10, n // 10]), strict=True))
+    sets = {name: ArraySet(target[part], y[part]) for name, part in rows.items()}
+    names = tuple(map(str, range(int(y.max()) + 1)))
+    data = ArrayData(
+        *sets.values(), class_names=names, batch_size=batch_size, seed=seed, bounded=bounded
+    )
+
+    def chosen(part: Tensor) -> Any:
+        if isinstance(source, Tensor):
+            return source[part]
+        return [source[i] for i in part.tolist()]
+
+    inputs = {id(sets[name]): chosen(part) for name, part in rows.items()}
+    return PairedData(data, lambda part: inputs[id(part)])
+
+
+def _unequal(n_source: int, n_target: int, where: str = "") -> str:
+    return (
+        f"{n_source} inputs of the source came with {n_target} of the target{where}: pairs need "
+        "as many of both, in the same order. Were the two cut or shuffled separately?"
+    )

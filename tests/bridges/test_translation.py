@@ -1,0 +1,363 @@
+"""Translation: a conditional flow against closed forms, and what users give it that is wrong."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import svae
+from svae.bridges import BagOfWords, Labels, MeanTranslator, Vectors
+from svae.data import ArrayData, ArraySet, PairedData, paired
+from svae.latent import Latent
+from svae.translating import Comparison, compare, explained, residual_gap, translated
+from tests.unchecked import as_a_user
+
+
+class Shift(nn.Module):
+    """A target whose code is an affine function of its input."""
+
+    x_shape = (3,)
+
+    def encode(self, x: Tensor) -> Tensor:
+        return 2 * x - 1
+
+    def decode(self, code: Tensor) -> Tensor:
+        return (code + 1) / 2
+
+
+def linear_pairs(n: int = 4000, noise: float = 0.3) -> tuple[Tensor, Tensor]:
+    """c standard normal, y = A c + noise."""
+    generator = torch.Generator().manual_seed(0)
+    mix = torch.tensor([[1.0, 0.0], [0.5, 0.5], [0.0, -1.0]])
+    c = torch.randn(n, 2, generator=generator)
+    y = c @ mix.T + noise * torch.randn(n, 3, generator=generator)
+    return c, (y + 1) / 2
+
+
+def small(target: nn.Module | None = None, **more: Any) -> svae.TranslationBridge:
+    torch.manual_seed(0)
+    return svae.TranslationBridge(
+        Vectors(2), target or Shift(), n_blocks=4, hidden=(32, 32), context=16, **more
+    )
+
+
+@pytest.fixture(scope="module")
+def fitted() -> tuple[svae.TranslationBridge, MeanTranslator, PairedData]:
+    c, y = linear_pairs()
+    data = paired(c, y, bounded=False)
+    bridge = small()
+    objective = svae.bridges.TranslationObjective(noise=0.0)
+    svae.fit(bridge, data, objective=objective, max_epochs=25, enable_progress_bar=False)
+    mean = MeanTranslator(Vectors(2), Shift(), context=32, hidden=32)
+    svae.fit(mean, data, max_epochs=15, enable_progress_bar=False)
+    return bridge, mean, data
+
+
+def test_the_density_reaches_that_of_a_linear_gaussian(
+    fitted: tuple[svae.TranslationBridge, MeanTranslator, PairedData],
+) -> None:
+    bridge, _, data = fitted
+    y, c = data.test.floats(), data.source_inputs["test"]
+    with torch.no_grad():
+        nll = -bridge.log_prob(bridge.code(y), c).mean()
+    # H(y given c) of three independent normals of that noise; a flow of finite size is above it.
+    least = 3 * (0.5 * math.log(2 * math.pi * math.e) + math.log(0.3))
+    assert least - 0.15 < float(nll) < least + 0.25
+
+
+def test_draws_have_the_mean_and_spread_of_what_is_left_open(
+    fitted: tuple[svae.TranslationBridge, MeanTranslator, PairedData],
+) -> None:
+    bridge, _, _ = fitted
+    c = torch.tensor([[0.5, -1.0]])
+    drawn = bridge.translate(c, n=2000, generator=torch.Generator().manual_seed(0))[:, 0]
+    code = 2 * drawn - 1
+    assert torch.allclose(code.mean(0), torch.tensor([0.5, -0.25, 1.0]), atol=0.1)
+    assert torch.allclose(code.std(0), torch.full((3,), 0.3), atol=0.08)
+
+
+def test_decoding_is_the_inverse_of_encoding() -> None:
+    bridge = small().eval()
+    _, y = linear_pairs(50)
+    c = torch.randn(50, 2)
+    with torch.no_grad():
+        latent = bridge.latent(y, c)
+        assert torch.allclose(bridge.decode(latent), y, atol=1e-4)
+
+
+def test_likeness_is_the_v_of_an_exemplar(
+    fitted: tuple[svae.TranslationBridge, MeanTranslator, PairedData],
+) -> None:
+    bridge, _, data = fitted
+    y, c = data.test.floats(), data.source_inputs["test"]
+    assert torch.allclose(bridge.like(c, y, of=c), y, atol=1e-4)
+    other = c.roll(1, 0)
+    moved = bridge.like(other, y, of=c)
+    # It is a draw given the other source: its noise has the size that draws have.
+    mix = torch.tensor([[1.0, 0.0], [0.5, 0.5], [0.0, -1.0]])
+    noise = (2 * moved - 1) - other @ mix.T
+    assert torch.allclose(noise.mean(0), torch.zeros(3), atol=0.08)
+    assert torch.allclose(noise.std(0), torch.full((3,), 0.3), atol=0.08)
+    # And it is this exemplar's: with the like of its own source it comes back.
+    assert torch.allclose(bridge.like(c, moved, of=other), y, atol=1e-3)
+    y, c, other = y[:5], c[:5], other[:5]
+    assert bridge.like(other, y[:1], of=c[:1]).shape == y.shape
+    with pytest.raises(ValueError, match="got 2 exemplars for 5 inputs"):
+        bridge.like(other, y[:2], of=c[:2])
+
+
+def test_the_mean_translator_says_how_much_is_determined(
+    fitted: tuple[svae.TranslationBridge, MeanTranslator, PairedData],
+) -> None:
+    bridge, mean, data = fitted
+    y, c = data.test.floats(), data.source_inputs["test"]
+    total = 1 + 0.5 + 1 + 3 * 0.09  # variances of A c, and of the noise
+    assert explained(mean, y, c).value == pytest.approx(1 - 3 * 0.09 / total, abs=0.04)
+    found = compare(bridge, mean, y, c, features=lambda x: x)
+    assert found.frechet_flow is not None
+    assert found.frechet_mean is not None
+    assert found.frechet_flow.value < found.frechet_mean.value
+    assert found.case == "ambiguous"
+    assert "no translation" in found.sentence
+    drawn = mean.translate(c[:3], n=4)
+    assert drawn.shape == (4, 3, 3)
+    assert torch.equal(drawn[0], drawn[3])  # there is one mean only
+    assert translated(mean, y[:3], c[:3]).shape == (3, 3)
+
+
+def test_what_is_determined_needs_no_flow() -> None:
+    found = Comparison(svae.metrics.mean(torch.full((5,), 0.95)))
+    assert found.case == "determined"
+    assert "mean translator is the better" in found.sentence
+    found = Comparison(svae.metrics.mean(torch.full((5,), 0.5)))
+    assert found.case == "ambiguous"
+
+
+@pytest.mark.slow
+def test_the_gap_sees_what_v_still_says_of_the_source(
+    fitted: tuple[svae.TranslationBridge, MeanTranslator, PairedData],
+) -> None:
+    bridge, _, data = fitted
+    how = {"max_epochs": 15, "enable_progress_bar": False}
+    assert abs(residual_gap(bridge, data, **how).value) < 0.15
+    blank = small()  # its v is the code, whatever the source: I(code; c) is all there to be told
+    mix = torch.tensor([[1.0, 0.0], [0.5, 0.5], [0.0, -1.0]])
+    covariance = mix @ mix.T + 0.09 * torch.eye(3)
+    information = 0.5 * float(torch.logdet(covariance / 0.09))
+    blank.standardise(data.source_inputs["train"])
+    assert residual_gap(blank, data, **how).value > 0.6 * information
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Sequential(nn.Flatten(), nn.Linear(64, 6), nn.ReLU())
+        self.last = nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.first(x))
+
+
+def pictures(n: int = 60) -> ArrayData:
+    torch.manual_seed(1)
+    part = ArraySet(torch.rand(n, 1, 8, 8), torch.arange(n) % 3)
+    return ArrayData(part, part, part, class_names=("a", "b", "c"), batch_size=20)
+
+
+def test_a_bridge_from_a_network_is_a_factorization(tmp_path: Path) -> None:
+    frozen = svae.Frozen(Net(), "first", x_shape=(1, 8, 8))
+    target = svae.bridges.Autoencoder((1, 8, 8), n_code=5, width=8)
+    bridge = svae.TranslationBridge(frozen, target, n_blocks=2, hidden=(16,), context=8)
+    data = pictures()
+    svae.fit(bridge, data, max_epochs=1, enable_progress_bar=False)
+    svae.factorization.check_protocol(bridge, data.test.floats(limit=4))
+    result = svae.audit(
+        bridge, data, svae_judge(), svae.auditing.AuditSettings(n_codes=60, n_test=60, n_flips=10)
+    )
+    assert "preservation" in result.flat()
+    assert torch.equal(bridge.predict(data.test.floats()), frozen.predict(data.test.floats()))
+    bridge.save(tmp_path)
+    again = svae.load(tmp_path, source=svae.Frozen(frozen.model, "first"))
+    x = data.test.floats(limit=4)
+    assert torch.equal(again.encode(x).z_nuisance, bridge.encode(x).z_nuisance)
+    other = svae.Frozen(Net(), "first")
+    with pytest.raises(ValueError, match="another frozen network"):
+        svae.load(tmp_path, source=other)
+    with pytest.raises(ValueError, match=r"the source of .* is not from this package"):
+        svae.load(tmp_path)
+
+
+def svae_judge() -> Any:
+    from svae.judge import Judge
+
+    torch.manual_seed(0)
+    return Judge((1, 8, 8), 3).eval()
+
+
+def test_a_view_is_what_the_source_sees_of_the_target(tmp_path: Path) -> None:
+    class Grey(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return self.net(x)
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+
+    target = svae.bridges.Autoencoder((3, 8, 8), n_code=5, width=8)
+    frozen = svae.Frozen(Grey(), "net", x_shape=(1, 8, 8))
+    blind = svae.TranslationBridge(frozen, target, n_blocks=2, hidden=(16,), context=8)
+    x = torch.rand(4, 3, 8, 8)
+    with pytest.raises(ValueError, match=r"takes inputs of shape \(1, 8, 8\).*give view="):
+        blind.encode(x)
+
+    def view(pictures: Tensor) -> Tensor:
+        return pictures.mean(1, keepdim=True)
+
+    bridge = svae.TranslationBridge(frozen, target, view, n_blocks=2, hidden=(16,), context=8)
+    assert torch.equal(bridge.eval().encode(x).z_class, frozen.representation(view(x)))
+    assert bridge.translate(view(x), n=2).shape == (2, 4, 3, 8, 8)
+    bridge.save(tmp_path)
+    with pytest.raises(ValueError, match="has a view, which is not kept"):
+        svae.load(tmp_path, source=frozen)
+    again = svae.load(tmp_path, source=frozen, view=view)
+    assert torch.equal(again.encode(x).z_nuisance, bridge.encode(x).z_nuisance)
+
+
+def test_captions_are_translated_to_pictures(tmp_path: Path) -> None:
+    captions = [f"a {size} {digit}" for digit in ("one", "two") for size in ("big", "small")] * 10
+    words = BagOfWords.of(captions, answers=["one", "two"])
+    target = svae.bridges.Autoencoder((1, 8, 8), n_code=5, width=8)
+    bridge = svae.TranslationBridge(words, target, n_blocks=2, hidden=(16,), context=8)
+    data = paired(captions, torch.rand(40, 1, 8, 8))
+    svae.fit(bridge, data, max_epochs=1, enable_progress_bar=False)
+    assert bridge.translate(["a big two"], n=3).shape == (3, 1, 1, 8, 8)
+    bridge.save(tmp_path)
+    again = svae.load(tmp_path)  # words and autoencoder are of this package
+    latent = Latent(words.representation(["a small one"]), torch.zeros(1, 5))
+    assert torch.equal(again.decode(latent), bridge.decode(latent))
+    assert again.source.words == words.words
+
+
+def test_words_that_are_not_known_are_named() -> None:
+    words = BagOfWords.of(["a thick red seven", "A thin blue one!"], answers=["one", "seven"])
+    assert words.predict(["one, blue"]).argmax(1).tolist() == [0]
+    with pytest.raises(ValueError, match=r"'sevem' of 'a red sevem' is not known. Was seven"):
+        words.representation(["a red sevem"])
+    with pytest.raises(ValueError, match=r"caption number 1, ' !', has no word"):
+        words.representation(["a one", " !"])
+    with pytest.raises(TypeError, match=r"put it in \[\.\.\.\]"):
+        words.representation("a one")
+    with pytest.raises(ValueError, match="answers must be words that are known; nine"):
+        BagOfWords.of(["a one"], answers=["nine"])
+    with pytest.raises(ValueError, match="captions answer nothing"):
+        BagOfWords.of(["a one"]).predict(["a one"])
+
+
+def test_labels_and_vectors_say_what_is_wrong() -> None:
+    labels = Labels(3)
+    assert labels.predict(torch.tensor([2])).argmax().item() == 2
+    with pytest.raises(ValueError, match=r"labels lie in 0\.\.3, expected 0\.\.2"):
+        labels.representation(torch.tensor([0, 3]))
+    with pytest.raises(ValueError, match="at least 2, got 1"):
+        Labels(1)
+    vectors = Vectors(2)
+    with pytest.raises(ValueError, match=r"expected vectors \(batch, 2\)"):
+        vectors.representation(torch.zeros(4, 3))
+    with pytest.raises(ValueError, match="answer nothing"):
+        vectors.predict(torch.zeros(4, 2))
+    answered = Vectors(2, head=nn.Identity())
+    assert torch.equal(answered.predict(torch.ones(1, 2)), torch.ones(1, 2))
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "error", "message"),
+    [
+        (nn.Linear(2, 2), Shift(), TypeError, "the source needs representation"),
+        (Vectors(2), nn.Identity(), TypeError, "Identity has no encode"),
+        (Vectors(2), nn.Module(), TypeError, "needs encode"),
+    ],
+)
+def test_parts_that_are_none(
+    source: Any, target: nn.Module, error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        svae.TranslationBridge(source, target)
+
+
+def test_a_target_without_a_decoder_is_refused() -> None:
+    class Encoder(nn.Module):
+        x_shape = (3,)
+
+        def encode(self, x: Tensor) -> Tensor:
+            return x
+
+    with pytest.raises(TypeError, match="Encoder has no decode"):
+        svae.TranslationBridge(Vectors(2), Encoder())
+
+
+def test_a_target_that_says_no_shape() -> None:
+    class Quiet(nn.Module):
+        def encode(self, x: Tensor) -> Tensor:
+            return x
+
+        def decode(self, code: Tensor) -> Tensor:
+            return code
+
+    with pytest.raises(ValueError, match="give x_shape="):
+        svae.TranslationBridge(Labels(2), Quiet())
+    bridge = svae.TranslationBridge(Labels(2), Quiet(), x_shape=(4,), n_blocks=2)
+    assert bridge.n_code == 4
+
+
+def test_pairs_of_unequal_length() -> None:
+    with pytest.raises(ValueError, match="3 inputs of the source came with 12 of the target"):
+        paired(["a"] * 3, torch.rand(12, 1, 8, 8))
+    with pytest.raises(ValueError, match="5 pairs are too few"):
+        paired(["a"] * 5, torch.rand(5, 1, 8, 8))
+    with pytest.raises(ValueError, match="of the train set"):
+        PairedData(pictures(), lambda part: ["a"])
+
+
+def test_pairs_stay_together_when_they_are_split() -> None:
+    n = 50
+    target = torch.arange(n).float()[:, None, None, None].expand(n, 1, 8, 8) / n
+    data = paired([str(i) for i in range(n)], target)
+    for name in ("train", "validation", "test"):
+        part = getattr(data, name)
+        numbers = (part.floats()[:, 0, 0, 0] * n).round().long().tolist()
+        assert [int(text) for text in data.source_inputs[name]] == numbers
+    assert len(data.train) == 40
+
+
+def test_numbers_out_of_range() -> None:
+    with pytest.raises(ValueError, match="noise must be at least 0"):
+        svae.bridges.TranslationObjective(noise=-1.0)
+    with pytest.raises(ValueError, match="at least 1, got 0"):
+        small().translate(torch.zeros(1, 2), n=0)
+    with pytest.raises(ValueError, match="representations of shape"):
+        small().standardised(torch.zeros(1, 5))
+
+
+def test_a_source_without_an_answer_says_so() -> None:
+    class Mute(nn.Module):
+        shape = (2,)
+
+        def representation(self, x: Tensor) -> Tensor:
+            return x
+
+    bridge = svae.TranslationBridge(Mute(), Shift(), view=lambda x: x[:, :2], n_blocks=2)
+    with pytest.raises(ValueError, match="a Mute, answers nothing"):
+        bridge.predict(torch.zeros(2, 3))
+    with as_a_user(), pytest.raises(TypeError, match="needs representation"):
+        svae.TranslationBridge(3, Shift())
+
+
+def test_translations_are_repeatable() -> None:
+    bridge = small().eval()
+    c = torch.randn(3, 2)
+    one, other = (bridge.translate(c, 2, torch.Generator().manual_seed(4)) for _ in "ab")
+    assert torch.equal(one, other)
+    assert not torch.equal(one[0], one[1])
