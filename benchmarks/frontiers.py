@@ -27,6 +27,7 @@ def draw(
     with sns.axes_style("whitegrid"):
         figure, axes = plt.subplots(1, len(PAIRS), figsize=(13, 4.6), layout="constrained")
         for place, (across, upright, x_title, y_title) in zip(axes, PAIRS.values(), strict=True):
+            means = {}
             for name, runs in found.items():
                 points = [
                     (one[across], one[upright])
@@ -35,24 +36,60 @@ def draw(
                 ]
                 if not points:
                     continue
-                x, y = (sum(values) / len(points) for values in zip(*points, strict=True))
+                means[name] = [sum(values) / len(points) for values in zip(*points, strict=True)]
                 colour = colours[0] if ours[name] else colours[1]
                 place.scatter(
                     *zip(*points, strict=True), s=14, color=colour, alpha=0.35, linewidths=0
                 )
-                place.annotate(
-                    str(order[name]), (x, y), ha="center", va="center", fontsize=8,
-                    bbox={"boxstyle": "circle,pad=0.18", "fc": "white", "ec": colour},
-                )  # fmt: skip
+                place.scatter(*means[name], s=26, color=colour, linewidths=0)
             place.set(xlabel=x_title, ylabel=y_title)
+            place.margins(0.14)
             if across == "fid":
                 place.set_xscale("log")
                 place.xaxis.set_minor_formatter(mpl.ticker.NullFormatter())
+            figure.draw_without_rendering()  # so that places on the paper are known
+            for name, (spot, point) in _apart(place, means).items():
+                colour = colours[0] if ours[name] else colours[1]
+                place.annotate(
+                    str(order[name]), point, xytext=spot, textcoords="offset pixels",
+                    ha="center", va="center", fontsize=8,
+                    bbox={"boxstyle": "circle,pad=0.18", "fc": "white", "ec": colour},
+                    arrowprops={"arrowstyle": "-", "color": colour, "lw": 0.6, "shrinkB": 0},
+                )  # fmt: skip
         legend = "   ".join(f"{i} {name}" for name, i in order.items())
-        figure.supxlabel(_wrapped(legend), fontsize=8)
+        figure.supxlabel(_wrapped(legend) + "\nblue: this package", fontsize=8)
         figure.savefig(folder / f"run_{suite}.png", dpi=110)
         plt.close(figure)
         _speeds(found, ours, folder, suite, colours, plt)
+
+
+def _apart(place: Any, means: dict[str, list[float]]) -> dict[str, tuple[Any, Any]]:
+    """Offsets of labels in pixels, each as near to its point as others leave room for."""
+    import numpy as np
+
+    spots = {name: place.transData.transform(point) for name, point in means.items()}
+    radius = 12 * place.figure.dpi / 72
+    labels: list[Any] = []
+    inside = place.get_window_extent()
+    found = {}
+    for name, spot in spots.items():
+        best = None
+        for distance in np.arange(1.0, 9.0, 0.25) * radius:
+            for angle in np.arange(16) * np.pi / 8 + np.pi / 4:
+                offset = distance * np.array([np.cos(angle), np.sin(angle)])
+                at = spot + offset
+                free = all(np.hypot(*(at - other)) > 1.5 * radius for other in labels)
+                # No label hides a mean either.
+                free &= all(np.hypot(*(at - other)) > 0.9 * radius for other in spots.values())
+                if free and inside.padded(-0.6 * radius).contains(*at):
+                    best = offset
+                    break
+            if best is not None:
+                break
+        offset = np.array([radius, radius]) if best is None else best
+        labels.append(spot + offset)
+        found[name] = (offset, means[name])
+    return found
 
 
 def _speeds(

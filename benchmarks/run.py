@@ -233,6 +233,19 @@ def tune(options: argparse.Namespace) -> None:
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
+def slim(one: dict[str, Any]) -> dict[str, Any]:
+    """Numbers of a cell with five digits; intervals over one test set stay with the cell."""
+    kept = {
+        name: value
+        for name, value in one.items()
+        if not isinstance(value, list) and not name.endswith(("_low", "_high"))
+    }
+    return {
+        name: float(f"{value:.5g}") if isinstance(value, float) else value
+        for name, value in kept.items()
+    }
+
+
 def average(runs: list[dict[str, Any]], name: str) -> float | None:
     """Mean over seeds of a number that all runs have."""
     values = [one.get(name) for one in runs]
@@ -335,7 +348,8 @@ def main(arguments: list[str] | None = None) -> None:
     claims = claims_of(options.suite, found, said)
     write(
         command("run", arguments), claims, options.out, source=SUITES[options.suite].source,
-        cells=found, exceptions=said,
+        exceptions=said,
+        cells={model: [slim(one) for one in runs] for model, runs in found.items()},
         code=sorted({one["code"] for runs in found.values() for one in runs}),
     )  # fmt: skip
     options.tables.mkdir(parents=True, exist_ok=True)
