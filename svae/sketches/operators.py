@@ -8,6 +8,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import torch
@@ -91,7 +92,8 @@ class Thickness(Operator):
     def _apply(self, x: Tensor) -> Tensor:
         own = measures.thickness(x)
         target = torch.full_like(own, self.value) if self.absolute else own * self.value
-        return _reached(target, own, lambda t: _resized(x, own, t), measures.thickness)
+        widths = cache(lambda: _local_widths(x))  # of the strokes, whatever they become
+        return _reached(target, own, lambda t: _resized(x, own, t, widths), measures.thickness)
 
 
 @dataclass(frozen=True)
@@ -364,14 +366,17 @@ def _rethresholded(x: Tensor, fine: Tensor, steeper: Tensor, keep_sum: bool = Fa
     return changed + (x - F.avg_pool2d(_up(x), FINE)) / steeper.square()
 
 
-def _resized(x: Tensor, own: Tensor, target: Tensor) -> Tensor:
+def _resized(
+    x: Tensor, own: Tensor, target: Tensor, widths: Callable[[], tuple[Tensor, Tensor]]
+) -> Tensor:
     """Strokes of the thickness ``own`` brought near to ``target``."""
     result = x.clone()
     more, less = target > own, target < own
     if bool(more.any()):
         result[more] = _thickened(x[more], (target - own)[more] / 2)
     if bool(less.any()):
-        result[less] = _thinned(x[less], (target / own)[less])
+        depth, local = (value[less] for value in widths())
+        result[less] = _thinned(x[less], (target / own)[less], depth, local)
     return result
 
 
@@ -389,13 +394,20 @@ def _thickened(x: Tensor, radius: Tensor) -> Tensor:
     return F.avg_pool2d(result, FINE)
 
 
-def _thinned(x: Tensor, factor: Tensor) -> Tensor:
-    """Darkens what is farther from the middle of its stroke than a factor of half its width."""
+def _local_widths(x: Tensor) -> tuple[Tensor, Tensor]:
+    """On the fine grid: how deep in its stroke a place is, and the largest disc that covers it."""
     depth = measures.depth(_up(measures.grey(x)) >= 0.5).to(x)
-    # Local thickness: the largest disc within the stroke that covers the place.
     local = depth
     for radius in range(1, math.ceil(float(depth.max()))):
-        local = torch.maximum(local, radius * _dilated((depth >= radius).to(x), radius - 1))
+        # All places within radius - 1 of one that is so deep.
+        near = measures.depth(depth < radius) <= radius - 1
+        empty = (depth < radius).all(-1).all(-1)[:, :, None, None]
+        local = torch.maximum(local, radius * (near & ~empty).to(x))
+    return depth, local
+
+
+def _thinned(x: Tensor, factor: Tensor, depth: Tensor, local: Tensor) -> Tensor:
+    """Darkens what is farther from the middle of its stroke than a factor of half its width."""
     outside = (1 - factor)[:, None, None, None] * local
     softness = torch.full_like(factor, _SOFTNESS)
     thin, whole = (
