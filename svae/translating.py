@@ -1,6 +1,6 @@
 """Is there anything to draw, and does the flow draw it? A bridge against the mean translator."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,15 @@ from svae.factorization import in_batches
 from svae.metrics import Estimate
 from svae.training import fit
 
-__all__ = ["Comparison", "compare", "explained", "residual_gap", "translated"]
+__all__ = [
+    "Comparison",
+    "compare",
+    "explained",
+    "noises",
+    "pairs_of",
+    "residual_gap",
+    "translated",
+]
 
 _CHUNK = 500
 _DETERMINED = 0.9  # of the code's variance
@@ -115,6 +123,36 @@ def compare(
     return found
 
 
+def pairs_of(
+    translator: Translator, data: ArrayData, split: str = "test", rows: Sequence[int] | None = None
+) -> tuple[Tensor, Any]:
+    """Inputs of the target, and those of the source that belong to them.
+
+    Args:
+        translator: Whose ``view`` says it where the data are no pairs.
+        data: Pairs, or inputs of the target.
+        split: ``train``, ``validation`` or ``test``.
+        rows: Which of them; all if None.
+    """
+    part = getattr(data, split)
+    given = getattr(data, "source_inputs", {}).get(split)
+    chosen = list(range(len(part)) if rows is None else rows)
+    x = part.subset(torch.tensor(chosen)).floats()
+    if given is None:
+        return x, translator.viewed(x)
+    return x, given[chosen] if isinstance(given, Tensor) else [given[i] for i in chosen]
+
+
+@torch.no_grad()
+def noises(
+    bridge: TranslationBridge, x: Float[Tensor, "n_images *event"], source: Any = None
+) -> Float[Tensor, "n_images D"]:
+    """The v of inputs of the target, given those of the source; their ``view`` if None."""
+    shown = _representations(bridge, x, source)
+    parts = zip(x.split(_CHUNK), shown.split(_CHUNK), strict=True)
+    return torch.cat([bridge.latent(some, its).z_nuisance for some, its in parts])
+
+
 @torch.no_grad()
 def translated(
     translator: Translator,
@@ -176,17 +214,9 @@ def residual_gap(
     """
     sides = []
     for name in ("train", "test"):
-        part = getattr(data, name)
-        given = getattr(data, "source_inputs", {}).get(name)
-        x = part.floats()
-        shown = _representations(bridge, x, given)
-        v = torch.cat(
-            [
-                bridge.latent(some, its).z_nuisance.detach()
-                for some, its in zip(x.split(_CHUNK), shown.split(_CHUNK), strict=True)
-            ]
-        )
-        sides.append((shown.flatten(1), v))
+        x, source = pairs_of(bridge, data, name)
+        shown = _representations(bridge, x, source).flatten(1)
+        sides.append((shown, noises(bridge, x, source)))
     (train, v), (test, v_test) = sides
     torch.manual_seed(seed)
     size = {name: bridge.settings[name] for name in ("n_blocks", "hidden", "context")}

@@ -433,3 +433,26 @@ def test_answers_are_measured_whole(tmp_path: Path) -> None:
     assert measured["audit.completeness"] < 0.1
     assert 0 <= measured["audit.attribution"] <= 1
     assert measured["audit.report.seconds"] > 0
+
+
+@pytest.mark.slow
+def test_translations_are_measured_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from benchmarks import translations
+
+    monkeypatch.setenv("SVAE_CACHE", str(tmp_path / "cache"))
+    page, out = tmp_path / "page.md", tmp_path / "translations.json"
+    page.write_text("<!-- translations: begin -->\n<!-- translations: end -->\n")
+    given = ["--quick", "--seeds", "0", "--tasks", "captions", "colour", "--runs", str(tmp_path)]
+    translations.main([*given, "--out", str(out), "--page", str(page)])
+    found = json.loads(out.read_text())
+    one = found["captions"][0]
+    measured = {claim["id"]: claim["measured"] for claim in found["claims"]}
+    assert measured["translation.captions.colour"] == round(one["read_colour"], 5)
+    assert measured["translation.captions.probe"] >= round(
+        one["probe_digit"] - one["probe_chance_digit"], 5
+    )
+    rows = [line for line in page.read_text().splitlines() if line.startswith("| ")]
+    assert len(rows) == 2 + 1 + 1 + len(translations.ATTRIBUTES)
+    # The same again from what is kept.
+    translations.main([*given, "--have", "--out", str(out), "--page", str(page)])
+    assert json.loads(out.read_text())["captions"] == found["captions"]

@@ -357,3 +357,38 @@ def test_augmentation_is_measured_whole(tmp_path: Path) -> None:
     assert found["test_accuracy"] == found["resampled.test"]
     assert (tmp_path / "table.md").read_text().count("\n") == 10
     assert isinstance(svae.load(tmp_path), svae.SVAE)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ["captions", "layers", "colour", "resolution", "domains"])
+def test_translations_are_measured_and_drawn(
+    task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SVAE_CACHE", str(tmp_path / "cache"))
+    given = ["--task", task, "--quick", "--out", str(tmp_path)]
+    if task == "captions":
+        given += ["--text", "a bold red two, upright"]
+    found = script("translate").main(given)
+    assert json.loads((tmp_path / "metrics.json").read_text()) == found
+    names = [name for name in found if name.endswith("explained")]
+    assert names
+    for name in names:
+        stem = name.removesuffix("explained")
+        assert -1 < found[name] < 1
+        assert found[f"{stem}case"] in ("determined", "ambiguous")
+        assert found[f"{stem}frechet_flow"] > found[f"{stem}frechet_target"] >= 0
+        assert f"{stem}gap" in found
+    pictures = sorted(path.name for path in tmp_path.glob("*.png"))
+    assert sum("translations" in name for name in pictures) == len(names)
+    if task == "captions":
+        assert "text.png" in pictures
+        assert 0.3 < found["diversity"] < 2
+        bridge = svae.load(tmp_path / "bridge", view=lambda x: ["a red two"] * len(x))
+        assert bridge.translate(["a fine blue nine, leaning left"]).shape == (1, 1, 3, 28, 28)
+
+
+@pytest.mark.slow
+@pytest.mark.data
+def test_attributes_are_translated_to_sprites(tmp_path: Path) -> None:
+    found = script("translate").main(["--task", "attributes", "--quick", "--out", str(tmp_path)])
+    assert found["all.explained"] > found["shape and size.explained"]

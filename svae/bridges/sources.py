@@ -19,40 +19,42 @@ _SHOWN = 30  # known words listed in a message
 
 
 class Vectors(Described, nn.Module):
-    """Vectors as they are: attributes, embeddings, anything with a row for each example.
+    """Representations as they are: attributes, embeddings, small pictures, a row for each example.
 
     Args:
-        n_features: Length of a vector.
-        head: From vectors to logits, where they answer something.
+        shape: Length of a vector, or the shape of one representation.
+        head: From representations to logits, where they answer something.
 
     Raises:
-        ValueError: If ``n_features`` is less than 1.
+        ValueError: If a size is less than 1.
 
     Example:
         >>> Vectors(3).representation(torch.eye(3)).shape
         torch.Size([3, 3])
     """
 
-    def __init__(self, n_features: int, head: Callable[[Tensor], Tensor] | None = None) -> None:
+    def __init__(
+        self, shape: int | Sequence[int], head: Callable[[Tensor], Tensor] | None = None
+    ) -> None:
         super().__init__()
-        if n_features < 1:
-            raise ValueError(f"n_features must be at least 1, got {n_features}")
-        self.shape = self.x_shape = (n_features,)
+        self.shape = self.x_shape = (shape,) if isinstance(shape, int) else tuple(shape)
+        if not self.shape or min(self.shape) < 1:
+            raise ValueError(f"every size must be at least 1, got {self.shape}")
         self.head = head
 
-    def representation(self, x: Float[Tensor, "batch n"]) -> Float[Tensor, "batch n"]:
-        """The vectors.
+    def representation(self, x: Float[Tensor, "batch *shape"]) -> Float[Tensor, "batch *shape"]:
+        """The representations.
 
         Raises:
-            ValueError: If they have another length.
+            ValueError: If they have another shape.
         """
         if tuple(x.shape[1:]) != self.shape:
             raise ValueError(
-                f"expected vectors (batch, {self.shape[0]}), got the shape {tuple(x.shape)}"
+                f"expected representations of shape {self.shape}, got {tuple(x.shape[1:])}"
             )
         return x.float()
 
-    def predict(self, x: Float[Tensor, "batch n"]) -> Float[Tensor, "batch classes"]:
+    def predict(self, x: Float[Tensor, "batch *shape"]) -> Float[Tensor, "batch classes"]:
         """Logits, by the head.
 
         Raises:
@@ -60,8 +62,8 @@ class Vectors(Described, nn.Module):
         """
         if self.head is None:
             raise ValueError(
-                "these vectors answer nothing: give svae.bridges.Vectors(n, head=...), a function "
-                "from vectors to logits"
+                "these vectors answer nothing: give svae.bridges.Vectors(shape, head=...), a "
+                "function from representations to logits"
             )
         return self.head(self.representation(x))
 

@@ -69,10 +69,20 @@ class CaptionedDigits(PairedData):
                 f"expected grey pictures (1, height, width) of ten digits, got {base.n_classes} "
                 f"classes of shape {tuple(base.x_shape)}"
             )
-        sets = [
-            _drawn(_enlarged(part), seed, split)
-            for split, part in enumerate((base.train, base.validation, base.test))
-        ]
+        parts = enumerate((base.train, base.validation, base.test))
+        sets = [_drawn(_enlarged(part), seed, split) for split, part in parts]
+        self._begin(base, sets, seed)
+
+    @classmethod
+    def of_drawn(
+        cls, base: ArrayData, train: ArraySet, validation: ArraySet, test: ArraySet, seed: int = 0
+    ) -> "CaptionedDigits":
+        """The same from sets that were drawn before, with the same base and seed."""
+        data = cls.__new__(cls)
+        data._begin(base, [train, validation, test], seed)
+        return data
+
+    def _begin(self, base: ArrayData, sets: list[ArraySet], seed: int) -> None:
         data = ArrayData(
             *sets,
             class_names=base.class_names,
@@ -81,7 +91,7 @@ class CaptionedDigits(PairedData):
             seed=seed,
         )
         places = {id(part): split for split, part in enumerate(sets)}
-        super().__init__(data, lambda part: _captions(part, seed, places[id(part)]))
+        PairedData.__init__(self, data, lambda part: _captions(part, seed, places[id(part)]))
         self.factor_names = tuple(ATTRIBUTES)
 
 

@@ -24,7 +24,8 @@ from svae.plots.grids import (
 )
 from svae.plots.layers import layer_invariances, layer_shares, perturbed, profile
 from svae.plots.saving import save
-from svae.plots.traversals import traversals  # the function, which hides the module of its name
+from svae.plots.translations import translations  # functions, which hide the modules
+from svae.plots.traversals import traversals
 
 __all__ = [
     "class_samples",
@@ -47,6 +48,7 @@ __all__ = [
     "swap_grid",
     "training_curves",
     "transfer",
+    "translations",
     "traversals",
     "walk",
 ]

@@ -1,6 +1,7 @@
 """Translation: a conditional flow against closed forms, and what users give it that is wrong."""
 
 import math
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -256,6 +257,32 @@ def test_words_that_are_not_known_are_named() -> None:
         BagOfWords.of(["a one"]).predict(["a one"])
 
 
+def test_sentences_are_embedded_by_a_frozen_encoder() -> None:
+    pytest.importorskip("sentence_transformers")
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import BoW
+
+    counts = SentenceTransformer(modules=[BoW(vocab=["red", "seven", "thin"])])
+    source = svae.bridges.SentenceEncoder(counts)
+    assert source.shape == (3,)
+    assert torch.equal(
+        source.representation(["a thin seven", "a red red one"]),
+        torch.tensor([[0.0, 1.0, 1.0], [1.0, 0.0, 0.0]]),
+    )
+    with pytest.raises(ValueError, match="has no word"):
+        source.representation([""])
+    target = svae.bridges.Autoencoder((1, 8, 8), n_code=5, width=8)
+    bridge = svae.TranslationBridge(source, target, n_blocks=2, hidden=(16,), context=8)
+    assert not any(p.requires_grad for p in bridge.source.parameters())
+    assert bridge.translate(["a red seven"], n=2).shape == (2, 1, 1, 8, 8)
+
+
+def test_without_the_extra_a_sentence_encoder_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "sentence_transformers", None)
+    with pytest.raises(ImportError, match=r"svae\[text\]"):
+        svae.bridges.SentenceEncoder()
+
+
 def test_labels_and_vectors_say_what_is_wrong() -> None:
     labels = Labels(3)
     assert labels.predict(torch.tensor([2])).argmax().item() == 2
@@ -264,7 +291,7 @@ def test_labels_and_vectors_say_what_is_wrong() -> None:
     with pytest.raises(ValueError, match="at least 2, got 1"):
         Labels(1)
     vectors = Vectors(2)
-    with pytest.raises(ValueError, match=r"expected vectors \(batch, 2\)"):
+    with pytest.raises(ValueError, match=r"of shape \(2,\), got \(3,\)"):
         vectors.representation(torch.zeros(4, 3))
     with pytest.raises(ValueError, match="answer nothing"):
         vectors.predict(torch.zeros(4, 2))

@@ -1,0 +1,514 @@
+"""Can one frozen model's representation be turned into another's, and what does it leave open?
+
+Question: from a caption, an attribute, a layer of a classifier, a grey or a coarse picture, or the
+name of a domain: which pictures are translations of it, and are they all there is?
+Expectation: what the source says is read back from every translation, what it does not say varies
+as in real pictures, and v knows nothing of the source. Where the source says nearly everything,
+the mean of the code is the better translation.
+Cost: ten to twenty minutes for each task on two cores, two with --quick. Captioned digits take as
+long to draw; they are kept in $SVAE_CACHE.
+
+    python experiments/translate.py --task captions     # the default
+    python experiments/translate.py --task layers       # of $SVAE_DATA's LeNet, or a classifier
+    python experiments/translate.py --task attributes   # dSprites
+    python experiments/translate.py --task colour       # grey to coloured digits
+    python experiments/translate.py --task resolution   # 7 by 7 pixels to 28 by 28
+    python experiments/translate.py --task domains      # digits to Fashion-MNIST and back
+    python experiments/translate.py --text "a thin blue four, upright" "a thick red seven"
+"""
+
+import argparse
+import json
+import logging
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+
+@dataclass
+class Setting:
+    """What one task is made of.
+
+    Args:
+        data: Target's inputs; pairs where the source's are given.
+        source: What is translated from.
+        view: From the target's inputs to the source's.
+        features: What Frechet distances are measured in.
+        read: From the target's inputs to what a judge reads, by name.
+        wanted: What should be read of each test input.
+        groups: Numbers that test inputs share where their sources say the same.
+        labels: Texts of rows.
+        rows: Which test inputs are drawn.
+    """
+
+    data: Any
+    source: Any
+    view: Callable[[Tensor], Any] | None
+    features: Callable[[Tensor], Tensor]
+    read: Callable[[Tensor], dict[str, Tensor]] = lambda x: {}
+    wanted: dict[str, Tensor] = field(default_factory=dict)
+    groups: Tensor | None = None
+    labels: list[str] | None = None
+    rows: list[int] = field(default_factory=lambda: list(range(6)))
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command's options."""
+    options = argparse.ArgumentParser(description="Translation between two frozen models.")
+    options.add_argument("--task", default="captions", choices=list(TASKS))
+    options.add_argument("--data-root", help="folder of the data; else $SVAE_DATA, else data/")
+    options.add_argument("--text", nargs="*", default=[], help="captions of your own to translate")
+    options.add_argument("--encoder", help="a sentence encoder's name; else words are counted")
+    options.add_argument("--out", default="runs/translate")
+    options.add_argument("--seed", type=int, default=0)
+    options.add_argument("--steps", type=int, default=2000, help="of each flow")
+    options.add_argument("--noise", type=float, default=0.1, help="on codes, in their deviations")
+    options.add_argument("--n-train", type=int, default=50_000, help="captioned digits to draw")
+    options.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
+    options.add_argument("--quick", action="store_true", help="few steps and images, for tests")
+    return options
+
+
+def main(arguments: list[str] | None = None) -> dict[str, Any]:
+    """Fits, measures, draws; gives what ``metrics.json`` holds."""
+    options = parser().parse_args(arguments)
+    started = time.perf_counter()
+
+    import svae
+    from svae.saving import writable
+
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("svae").setLevel(logging.INFO)
+    out = writable(options.out)
+    metrics: dict[str, Any] = {"task": options.task, "seed": options.seed}
+    target = None
+    for name, setting in TASKS[options.task](options).items():
+        target = target or fitted_target(setting.data, options)
+        bridge, mean = translators(setting, target, options)
+        found = measured(bridge, mean, setting, options)
+        metrics |= {f"{name}{'.' * bool(name)}{key}": value for key, value in found.items()}
+        write(metrics, out)
+        prefix = f"{name}_" if name else ""
+        svae.plots.save(picture(bridge, mean, setting, options), out / f"{prefix}translations.png")
+        svae.plots.save(likenesses(bridge, setting), out / f"{prefix}likeness.png")
+        bridge.save(out / (name or "bridge"))
+        if options.text:
+            drawn = bridge.translate(options.text, 8, generator_of(options))
+            figure = svae.plots.translations(drawn, options.text)
+            svae.plots.save(figure, out / "text.png")
+    metrics["seconds_total"] = round(time.perf_counter() - started, 1)
+    write(metrics, out)
+    print(f"{metrics['seconds_total']:.0f} s; everything is in {out}/")
+    return metrics
+
+
+def write(metrics: dict[str, Any], out: Path) -> None:
+    """Writes ``metrics.json``."""
+    (out / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
+
+
+def generator_of(options: argparse.Namespace) -> torch.Generator:
+    """Noise that is the same whenever it is asked for."""
+    return torch.Generator().manual_seed(options.seed)
+
+
+def trainer_of(options: argparse.Namespace) -> dict[str, Any]:
+    """Keywords of every training."""
+    kinds = {"cuda": "gpu"}
+    return {
+        "accelerator": kinds.get(options.device, options.device),
+        "devices": 1,
+        "enable_progress_bar": False,
+    }
+
+
+def fitted_target(data: Any, options: argparse.Namespace) -> Any:
+    """An autoencoder of the target's inputs."""
+    import svae
+    from svae.training import Recipe
+    from svae.training.running import lasting
+
+    torch.manual_seed(options.seed)
+    sizes = {"n_code": 12, "width": 8} if options.quick else {"n_code": 64, "width": 32}
+    if data.x_shape[-1] > 32 and not options.quick:
+        sizes["width"] = 16
+    coder = svae.bridges.Autoencoder(data.x_shape, **sizes)
+    steps = 60 if options.quick else 4000
+    recipe = Recipe(learning_rate=coder.learning_rate)
+    with data.batches_of(min(64, len(data.train))):
+        lasts = lasting(data, steps)
+        svae.fit(coder, data, seed=options.seed, recipe=recipe, **lasts, **trainer_of(options))
+    return coder
+
+
+def translators(setting: Setting, target: Any, options: argparse.Namespace) -> tuple[Any, Any]:
+    """The bridge and the mean translator, fitted to the same pairs for as long."""
+    import svae
+    from svae.bridges import MeanTranslator
+    from svae.training import Recipe
+    from svae.training.running import lasting
+
+    both = []
+    objective = svae.bridges.TranslationObjective(options.noise)
+    for kind, given in ((svae.TranslationBridge, objective), (MeanTranslator, None)):
+        torch.manual_seed(options.seed)
+        one = kind(setting.source, target, setting.view)
+        steps = 40 if options.quick else options.steps
+        with setting.data.batches_of(min(256, len(setting.data.train))):
+            svae.fit(
+                one,
+                setting.data,
+                objective=given,
+                seed=options.seed,
+                recipe=Recipe(learning_rate=2e-3),
+                **lasting(setting.data, steps),
+                **trainer_of(options),
+            )
+        both.append(one)
+    return both[0], both[1]
+
+
+def measured(
+    bridge: Any, mean: Any, setting: Setting, options: argparse.Namespace
+) -> dict[str, Any]:
+    """Numbers of one bridge, in one table."""
+    from svae import metrics
+    from svae.auditing import Audit
+    from svae.metrics.leakage import leakage
+    from svae.translating import compare, noises, pairs_of, residual_gap, translated
+
+    n = min(200 if options.quick else 5000, len(setting.data.test))
+    x, source = pairs_of(bridge, setting.data, rows=range(n))
+    groups = None if setting.groups is None else setting.groups[:n]
+    found = compare(bridge, mean, x, source, groups, setting.features, generator_of(options))
+    print(found.sentence)
+    numbers = {name: value for name, value in vars(found).items() if value is not None}
+    for kind, one in (("", bridge), ("mean_", mean)):
+        read = setting.read(translated(one, x, source, generator_of(options)))
+        for name, wanted in setting.wanted.items():
+            numbers[f"{kind}read_{name}"] = metrics.proportion(read[name] == wanted[:n])
+    v = noises(bridge, x, source)
+    parts = torch.randperm(n, generator=generator_of(options)).tensor_split([n // 2, 3 * n // 4])
+    for name, wanted in setting.wanted.items():
+        probes = leakage(*[(v[rows], wanted[rows]) for rows in parts], seed=options.seed)
+        numbers[f"probe_{name}"] = probes["strongest"]
+        numbers[f"probe_chance_{name}"] = probes["chance"]
+    trainer = {"max_epochs": 2 if options.quick else 4, **trainer_of(options)}
+    numbers["gap"] = residual_gap(bridge, setting.data, options.seed, **trainer)
+    result = {"case": found.case, **Audit(numbers).flat()}
+    for name, value in result.items():
+        if not isinstance(value, list):
+            print(f"  {name:<24} {value if isinstance(value, str) else round(value, 4)}")
+    return result
+
+
+def picture(bridge: Any, mean: Any, setting: Setting, options: argparse.Namespace) -> Any:
+    """Draws and the mean for some test inputs."""
+    import svae
+    from svae.translating import pairs_of
+
+    x, source = pairs_of(bridge, setting.data, rows=setting.rows)
+    seen = isinstance(source, Tensor) and source.dim() == 4
+    same = seen and source.shape == x.shape and bool((source == x).all())
+    return svae.plots.translations(
+        bridge.translate(source, 7, generator_of(options)),
+        source if isinstance(source, list) else setting.labels,
+        source=source if seen else None,
+        mean=mean.translate(source)[0],
+        target=None if same else x,
+    )
+
+
+def likenesses(bridge: Any, setting: Setting) -> Any:
+    """Exemplars across, sources down: each column has the v of its exemplar."""
+    import svae
+    from svae.translating import pairs_of
+
+    x, source = pairs_of(bridge, setting.data, rows=setting.rows)
+    columns = [bridge.like(source, x[i : i + 1], of=source[i : i + 1]) for i in range(len(x))]
+    labels = source if isinstance(source, list) else setting.labels
+    title = "Down: what the source says. Across: the v of each real picture in turn"
+    return svae.plots.translations(torch.stack(columns), labels, target=x, title=title)
+
+
+# ---- the tasks
+
+
+def captions(options: argparse.Namespace) -> dict[str, Setting]:
+    """Captions to coloured digits."""
+    import svae
+    from svae.bridges import BagOfWords, SentenceEncoder
+    from svae.data.captioned import ATTRIBUTES, DIGIT_WORDS, read_attributes
+
+    data = captioned_digits(options)
+    texts = data.source_inputs["train"]
+    source = (
+        SentenceEncoder(options.encoder)
+        if options.encoder
+        else BagOfWords.of(texts, answers=DIGIT_WORDS)
+    )
+    judge = judge_of(data, "digits" if options.quick else "mnist", options)
+
+    def read(x: Tensor) -> dict[str, Tensor]:
+        return {"digit": judge(grey(x)).argmax(1), **read_attributes(x)}
+
+    def view(x: Tensor) -> list[str]:
+        found = read(x)
+        rows = zip(*(found[name].tolist() for name in ("digit", *ATTRIBUTES)), strict=True)
+        return [svae.data.captioned.caption(*row) for row in rows]
+
+    factors = data.test.factors.long()
+    wanted = {"digit": data.test.y}
+    wanted |= {name: factors[:, i] for i, name in enumerate(data.factor_names)}
+    groups = data.test.y
+    for values in factors.T:
+        groups = groups * (int(values.max()) + 1) + values
+    return {
+        "": Setting(data, source, view, lambda x: judge.features(grey(x)), read, wanted, groups)
+    }
+
+
+def captioned_digits(options: argparse.Namespace) -> Any:
+    """Captioned digits, which take minutes to draw, kept where networks are kept."""
+    from safetensors.torch import load_file, save_file
+
+    import svae
+    from svae.caching import cache_folder, kept, key_of
+    from svae.data import ArraySet
+
+    base = digits_of(options, options.n_train)
+    n = len(base.train)
+    sizes = (len(part) for part in (base.train, base.validation, base.test))
+    key = key_of({"captioned": base.name, "seed": options.seed, "sizes": [*sizes]})
+    path = cache_folder(None) / f"captioned-{key}.safetensors"
+    names = ("train", "validation", "test")
+
+    def make() -> Any:
+        print(f"drawing {n} captioned digits")
+        return svae.data.CaptionedDigits(base, options.seed)
+
+    def write_to(data: Any) -> None:
+        rows = {name: getattr(data, name) for name in names}
+        save_file(
+            {f"{name}.{key}": getattr(one, key) for name, one in rows.items() for key in KEPT},
+            path,
+        )
+
+    def read() -> Any:
+        found = load_file(path)
+        sets = [ArraySet(*(found[f"{name}.{key}"] for key in KEPT)) for name in names]
+        return svae.data.CaptionedDigits.of_drawn(base, *sets, seed=options.seed)
+
+    return kept(path, read, make, write_to)
+
+
+KEPT = ("x", "y", "factors")
+
+
+def digits_of(options: argparse.Namespace, n_train: int | None = None) -> Any:
+    """MNIST where it is, else the embedded digits; as many as are asked for."""
+    import svae
+
+    data = svae.data.choose("digits" if options.quick else "mnist", options.data_root)
+    sizes = (300, 60, 200) if options.quick else (n_train or len(data.train), 2000, 5000)
+    for name, n in zip(("train", "validation", "test"), sizes, strict=True):
+        part = getattr(data, name)
+        setattr(data, name, part.subset(torch.arange(min(n, len(part)))))
+    return data
+
+
+def grey(x: Tensor) -> Tensor:
+    """The brightest channel, as bright as a grey digit is."""
+    most = x.amax(1, keepdim=True)
+    return most / most.amax((1, 2, 3), keepdim=True).clamp(min=1e-3)
+
+
+def judge_of(data: Any, name: str, options: argparse.Namespace) -> Any:
+    """A judge of grey digits; for the enlarged embedded ones it is trained here."""
+    import svae
+    from svae.judge import load_judge, train_judge
+
+    if name == "mnist":
+        return load_judge(svae.data.choose("mnist", options.data_root))
+    x, y = grey(data.train.floats()), data.train.y
+    return train_judge(svae.data.as_data((x, y)), 2, options.seed)
+
+
+def layers(options: argparse.Namespace) -> dict[str, Setting]:
+    """What each layer of a classifier shows, to pictures: what it still knows of its input."""
+    import svae
+    from experiments.networks import LeNet
+    from svae.factorization import in_batches
+    from svae.judge import load_judge, train_judge
+
+    data = digits_of(options)
+    if options.quick:
+        net: Any = train_judge(data, 2, 100)
+        names = tuple(name for name, _ in net.named_modules() if name)[-1:]
+    else:
+        net, names = LeNet.trained(), ("conv1", "conv2", "pool2", "relu", "ip2")
+    judge = load_judge(data)
+    wanted = {"digit": in_batches(net, data.test.floats()).argmax(1)}
+    return {
+        name: Setting(
+            data,
+            svae.Frozen(net, name, x_shape=data.x_shape),
+            None,
+            judge.features,
+            lambda x: {"digit": judge(x).argmax(1)},
+            wanted,
+        )
+        for name in names
+    }
+
+
+def attributes(options: argparse.Namespace) -> dict[str, Setting]:
+    """All factors of dSprites, and shape and size alone."""
+    import svae
+    from svae.bridges import Vectors
+    from svae.judge import load_judge, train_judge
+
+    data = svae.data.DSprites(options.data_root, limit=600 if options.quick else None)
+    if options.quick:
+        data.validation = data.validation.subset(torch.arange(60))
+        data.test = data.test.subset(torch.arange(200))
+    judge = train_judge(data, 1, options.seed) if options.quick else load_judge(data)
+
+    def shape(part: Any) -> Tensor:
+        return torch.cat([functional.one_hot(part.y, 3).float(), part.factors[:, :1]], 1)
+
+    def everything(part: Any) -> Tensor:
+        angles = part.factors[:, 1:2] * torch.tensor([1.0, 2.0, 4.0])  # shapes repeat
+        return torch.cat([shape(part), angles.sin(), angles.cos(), part.factors[:, 2:]], 1)
+
+    some = {"all": everything, "shape and size": shape}
+    found = {}
+    for name, of in some.items():
+        pairs = svae.data.PairedData(data, of)
+        width = pairs.source_inputs["test"].shape[1]
+        found[name] = Setting(
+            pairs,
+            Vectors(width),
+            None,
+            judge.features,
+            lambda x: {"shape": judge(x).argmax(1)},
+            {"shape": data.test.y},
+            labels=[data.class_names[int(label)] for label in data.test.y[:6]],
+        )
+    return found
+
+
+def colour(options: argparse.Namespace) -> dict[str, Setting]:
+    """Grey digits to coloured ones."""
+    import svae
+    from svae.bridges import Vectors
+    from svae.judge import load_judge
+
+    base = digits_of(options)
+    judge = load_judge(base)
+    data = svae.data.ColouredDigits(base, "uniform", seed=options.seed)
+    return {
+        "": Setting(
+            data,
+            Vectors((1, *data.x_shape[1:])),
+            grey,
+            lambda x: judge.features(grey(x)),
+            lambda x: {"digit": judge(grey(x)).argmax(1)},
+            {"digit": data.test.y},
+        )
+    }
+
+
+def resolution(options: argparse.Namespace) -> dict[str, Setting]:
+    """Digits of few pixels to the whole."""
+    from svae.bridges import Vectors
+    from svae.judge import load_judge
+
+    data = digits_of(options)
+    judge = load_judge(data)
+    side = data.x_shape[-1] // 4
+    return {
+        "": Setting(
+            data,
+            Vectors((1, side, side)),
+            lambda x: functional.avg_pool2d(x, 4),
+            judge.features,
+            lambda x: {"digit": judge(x).argmax(1)},
+            {"digit": data.test.y},
+        )
+    }
+
+
+def domains(options: argparse.Namespace) -> dict[str, Setting]:
+    """Digits and clothes, of which nobody says which belong together, by the domain's name."""
+    import svae
+    from svae.bridges import Labels
+    from svae.data import ArrayData, ArraySet
+    from svae.judge import train_judge
+
+    digits = digits_of(options)
+    other = second_domain(digits, options)
+    sets = []
+    for name in ("train", "validation", "test"):
+        a, b = getattr(digits, name), getattr(other, name)
+        n = min(len(a), len(b))
+        x = torch.stack([a.x[:n], b.x[:n]], 1).flatten(0, 1)
+        sets.append(ArraySet(x, torch.arange(2).repeat(n)))
+    data = ArrayData(*sets, class_names=(digits.name, other.name), name="domains")
+    judge = train_judge(data, 1 if options.quick else 2, options.seed + 100)
+    pairs = svae.data.PairedData(data, lambda part: part.y)
+    return {
+        "": Setting(
+            pairs,
+            Labels(2),
+            lambda x: judge(x).argmax(1),
+            judge.features,
+            lambda x: {"domain": judge(x).argmax(1)},
+            {"domain": data.test.y},
+            groups=data.test.y,
+            labels=[data.class_names[int(label)] for label in data.test.y[:6]],
+        )
+    }
+
+
+def second_domain(digits: Any, options: argparse.Namespace) -> Any:
+    """Fashion-MNIST where it is, else the negatives of the digits' mirror images."""
+    import svae
+
+    try:
+        if options.quick:
+            raise FileNotFoundError("small pictures are wanted")
+        other = svae.data.choose("fashion", options.data_root)
+    except FileNotFoundError as error:
+        print(f"no Fashion-MNIST ({error}): outlines of the digits in its place")
+        other = svae.data.choose("digits" if options.quick else "mnist", options.data_root)
+        for name in ("train", "validation", "test"):
+            part = getattr(digits, name)
+            x = svae.shifts.edges(part.floats())
+            x = (255 * x / x.amax((1, 2, 3), keepdim=True).clamp(min=1e-3)).to(torch.uint8)
+            setattr(other, name, svae.data.ArraySet(x, part.y))
+        other.name = "outlines"
+    return other
+
+
+TASKS: dict[str, Callable[[argparse.Namespace], dict[str, Setting]]] = {
+    "captions": captions,
+    "layers": layers,
+    "attributes": attributes,
+    "colour": colour,
+    "resolution": resolution,
+    "domains": domains,
+}
+
+
+if __name__ == "__main__":
+    main()
