@@ -70,7 +70,7 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--encoder", help="a sentence encoder's name; else words are counted")
     options.add_argument("--out", default="runs/translate")
     options.add_argument("--seed", type=int, default=0)
-    options.add_argument("--steps", type=int, default=2000, help="of each flow")
+    options.add_argument("--steps", type=int, default=3000, help="of each flow")
     options.add_argument("--noise", type=float, default=0.1, help="on codes, in their deviations")
     options.add_argument("--n-train", type=int, default=50_000, help="captioned digits to draw")
     options.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
