@@ -25,7 +25,7 @@ from torch.nn import functional
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
-from benchmarks.evidence import claim, command, finished, write  # noqa: E402
+from benchmarks.evidence import claim, command, finished_parts, write  # noqa: E402
 
 FACTORS = ("rotation", "position across", "position upright", "brightness", "hue", "saturation")
 
@@ -248,15 +248,12 @@ def main(arguments: list[str] | None = None) -> None:
     tables = ROOT / "docs" / "_tables"
     parser.add_argument("--table", type=Path, default=tables / "augment.md")
     options = parser.parse_args(arguments)
-    found: dict[str, list[Any]] = {}
-    for part in options.parts:
-        # Stability is of three seeds already.
-        for seed in options.seeds[:1] if part == "stability" else options.seeds:
-            folder = options.runs / "answers" / ("quick" if options.quick else "whole")
-            path = folder / f"{part}_{seed}.json"
-            if not options.have or path.exists():
-                one = finished(path, lambda p=part, s=seed: parts[p](s, options))
-                found.setdefault(part, []).append(one)
+    # Stability is of three seeds already.
+    seeds = {part: options.seeds[: 1 if part == "stability" else None] for part in options.parts}
+    folder = options.runs / "answers" / ("quick" if options.quick else "whole")
+    found = finished_parts(
+        lambda part, seed: parts[part](seed, options), seeds, folder, options.have
+    )
     claims = [
         claim(f"audit.{name}", text, target, [float(of(one)) for one in found.get(part, [])])
         for name, text, target, part, of in CLAIMS

@@ -1,6 +1,7 @@
 """What every file of evidence has: claims with intervals, and what produced them."""
 
 import datetime
+import functools
 import importlib.metadata
 import json
 import math
@@ -10,7 +11,7 @@ import shlex
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,30 @@ def finished(path: Path, measure: Callable[[], Any]) -> Any:
         path.write_text(json.dumps(found, indent=1), encoding="utf-8")
         print(f"{path.stem}: {found}", flush=True)
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def finished_parts(
+    measure: Callable[[str, int], Any],
+    seeds: Mapping[str, Sequence[int]],
+    folder: Path,
+    have: bool = False,
+) -> dict[str, list[Any]]:
+    """Every part with each of its seeds, from their files where they were finished before.
+
+    Args:
+        measure: From part and seed to its numbers.
+        seeds: Those of each part, in the order in which they are run.
+        folder: Where the files lie.
+        have: Take what is finished, and run nothing.
+    """
+    found: dict[str, list[Any]] = {}
+    for part, some in seeds.items():
+        for seed in some:
+            path = folder / f"{part}_{seed}.json"
+            if not have or path.exists():
+                one = finished(path, functools.partial(measure, part, seed))
+                found.setdefault(part, []).append(one)
+    return found
 
 
 def put_between(page: Path, name: str, text: str) -> None:

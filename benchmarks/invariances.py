@@ -27,7 +27,7 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 from benchmarks.concepts import loaded  # noqa: E402
-from benchmarks.evidence import claim, command, finished, put_between, write  # noqa: E402
+from benchmarks.evidence import claim, command, finished_parts, put_between, write  # noqa: E402
 from experiments import networks  # noqa: E402
 
 LAYERS = {
@@ -516,14 +516,13 @@ def main(arguments: list[str] | None = None) -> None:
     # What was measured of other networks, or in short, is measured again.
     kind = f"recipe{RECIPE}{'_quick' * options.quick}"
     folder = options.runs / "invariances" / kind
-    found: dict[str, list[dict[str, Any]]] = {}
-    have_gpu = torch.cuda.is_available()
-    for part in options.parts:
-        for seed in options.seeds if part != "resamples" or have_gpu else ():
-            path = folder / f"{part}_{seed}.json"
-            if not options.have or path.exists():
-                one = finished(path, lambda p=part, s=seed: parts[p](s, options))
-                found.setdefault(part, []).append(one)
+    possible = [p for p in options.parts if p != "resamples" or torch.cuda.is_available()]
+    found = finished_parts(
+        lambda part, seed: parts[part](seed, options),
+        dict.fromkeys(possible, options.seeds),
+        folder,
+        options.have,
+    )
     on_gpu = found.pop("resamples", [])
     beside = options.out.with_name(f"{options.out.stem}_cuda.json")
     if on_gpu or not beside.exists():

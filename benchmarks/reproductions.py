@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
-from benchmarks.evidence import claim, command, finished, write  # noqa: E402
+from benchmarks.evidence import claim, command, finished_parts, write  # noqa: E402
 
 
 class Perceptron(nn.Sequential):
@@ -129,14 +129,13 @@ def main(arguments: list[str] | None = None) -> None:
     results = ROOT / "benchmarks" / "results"
     parser.add_argument("--out", type=Path, default=results / "reproductions.json")
     options = parser.parse_args(arguments)
-    found: dict[str, list[Any]] = {}
-    for part in options.parts:
-        for seed in options.seeds:
-            folder = options.runs / "reproductions" / ("quick" if options.quick else "whole")
-            path = folder / f"{part}_{seed}.json"
-            if not options.have or path.exists():
-                one = finished(path, lambda p=part, s=seed: parts[p](s, options))
-                found.setdefault(part, []).append(one)
+    folder = options.runs / "reproductions" / ("quick" if options.quick else "whole")
+    found = finished_parts(
+        lambda part, seed: parts[part](seed, options),
+        dict.fromkeys(options.parts, options.seeds),
+        folder,
+        options.have,
+    )
     vibs = found.get("vib", [])
     claims = [
         claim(

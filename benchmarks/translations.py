@@ -18,7 +18,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
-from benchmarks.evidence import claim, command, finished, put_between, write  # noqa: E402
+from benchmarks.evidence import claim, command, finished_parts, put_between, write  # noqa: E402
 
 TASKS = ("captions", "layers", "attributes", "colour", "resolution", "domains")
 ATTRIBUTES = ("digit", "colour", "thickness", "slant")
@@ -111,14 +111,11 @@ def main(arguments: list[str] | None = None) -> None:
     page = ROOT / "docs" / "models" / "translations.md"
     parser.add_argument("--page", type=Path, default=page)
     options = parser.parse_args(arguments)
-    found: dict[str, list[Any]] = {}
-    for task in options.tasks:
-        for seed in options.seeds if task == "captions" else options.seeds[:1]:
-            folder = options.runs / "translations" / ("quick" if options.quick else "whole")
-            path = folder / f"{task}_{seed}.json"
-            if not options.have or path.exists():
-                one = finished(path, lambda t=task, s=seed: run(t, s, options))
-                found.setdefault(task, []).append(one)
+    seeds = {task: options.seeds[: None if task == "captions" else 1] for task in options.tasks}
+    folder = options.runs / "translations" / ("quick" if options.quick else "whole")
+    found = finished_parts(
+        lambda task, seed: run(task, seed, options), seeds, folder, options.have
+    )
     claims = [
         claim(f"translation.{name}", text, target, [float(of(one)) for one in found.get(task, [])])
         for name, text, target, task, of in CLAIMS

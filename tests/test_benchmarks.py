@@ -456,3 +456,22 @@ def test_translations_are_measured_whole(tmp_path: Path, monkeypatch: pytest.Mon
     # The same again from what is kept.
     translations.main([*given, "--have", "--out", str(out), "--page", str(page)])
     assert json.loads(out.read_text())["captions"] == found["captions"]
+
+
+def test_finished_parts_are_not_run_again(tmp_path: Path) -> None:
+    asked: list[tuple[str, int]] = []
+
+    def measure(part: str, seed: int) -> dict[str, int]:
+        asked.append((part, seed))
+        return {"seed": seed}
+
+    seeds = {"a": [0, 1], "b": [0]}
+    assert evidence.finished_parts(measure, seeds, tmp_path, have=True) == {}
+    found = evidence.finished_parts(measure, seeds, tmp_path)
+    assert found == {"a": [{"seed": 0}, {"seed": 1}], "b": [{"seed": 0}]}
+    assert asked == [("a", 0), ("a", 1), ("b", 0)]
+    (tmp_path / "a_1.json").unlink()
+    have = evidence.finished_parts(measure, seeds, tmp_path, have=True)
+    assert have == {"a": [{"seed": 0}], "b": [{"seed": 0}]}
+    assert evidence.finished_parts(measure, seeds, tmp_path) == found
+    assert asked[3:] == [("a", 1)]
