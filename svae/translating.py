@@ -13,7 +13,7 @@ from svae.bridges.sources import Vectors
 from svae.bridges.translation import MeanTranslator, TranslationBridge
 from svae.bridges.translator import Translator
 from svae.data.module import ArrayData
-from svae.data.pairing import paired
+from svae.data.pairing import paired, source_inputs
 from svae.factorization import in_batches
 from svae.metrics import Estimate
 from svae.training import fit
@@ -135,7 +135,7 @@ def pairs_of(
         rows: Which of them; all if None.
     """
     part = getattr(data, split)
-    given = getattr(data, "source_inputs", {}).get(split)
+    given = source_inputs(data, split)
     chosen = list(range(len(part)) if rows is None else rows)
     x = part.subset(torch.tensor(chosen)).floats()
     if given is None:

@@ -94,6 +94,11 @@ class Labels(Described, nn.Module):
         Raises:
             ValueError: If a label is out of range.
         """
+        if y.ndim != 1 or y.is_floating_point():
+            raise ValueError(
+                f"expected labels (batch,), got {y.dtype} of shape {tuple(y.shape)}: give the "
+                "bridge a view=, from the target's inputs to their labels"
+            )
         if len(y) and not 0 <= int(y.min()) <= int(y.max()) < self.shape[0]:
             raise ValueError(
                 f"labels lie in {int(y.min())}..{int(y.max())}, expected 0..{self.shape[0] - 1}"
@@ -220,6 +225,11 @@ def _split(caption: str) -> list[str]:
 def _check_captions(captions: Sequence[str]) -> None:
     if isinstance(captions, str):
         raise TypeError(f"expected a list of captions, got the one {captions!r}: put it in [...]")
+    if isinstance(captions, Tensor):
+        raise TypeError(
+            f"expected a list of captions, got a tensor of shape {tuple(captions.shape)}: give "
+            "the bridge a view=, from pictures to the captions that fit them"
+        )
     for row, caption in enumerate(captions):
         if not _split(caption):
             raise ValueError(

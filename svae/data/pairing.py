@@ -9,7 +9,7 @@ from torch import Tensor
 from svae.data.arrays import ArraySet
 from svae.data.module import ArrayData
 
-__all__ = ["PairedData", "paired"]
+__all__ = ["PairedData", "paired", "source_inputs"]
 
 _SPLITS = ("train", "validation", "test")
 
@@ -100,6 +100,21 @@ def paired(
 
     inputs = {id(sets[name]): chosen(part) for name, part in rows.items()}
     return PairedData(data, lambda part: inputs[id(part)])
+
+
+def source_inputs(data: ArrayData, split: str) -> Any | None:
+    """The source's inputs of a split; None where the data are no pairs.
+
+    Raises:
+        ValueError: If the set was cut or replaced since the pairs were made.
+    """
+    given = getattr(data, "source_inputs", {}).get(split)
+    if given is not None and len(given) != len(getattr(data, split)):
+        raise ValueError(
+            f"{_unequal(len(given), len(getattr(data, split)), f' of the {split} set')} Cut the "
+            "sets first, and pair them then."
+        )
+    return given
 
 
 def _unequal(n_source: int, n_target: int, where: str = "") -> str:

@@ -16,6 +16,7 @@ from svae.bridges.translator import Translator
 from svae.compilation import CompiledLoss, Loss, Values
 from svae.data import ArrayData, ArraySet, Batch
 from svae.data.batch import as_floats
+from svae.data.pairing import source_inputs
 from svae.training.recipe import Recipe, one_cycle
 from svae.training.running import check_compile, compiles, total_steps
 from svae.training.tally import NonFiniteLoss, Tally
@@ -237,7 +238,7 @@ def coded(model: Translator | CodeDensity, data: ArrayData, seed: int) -> ArrayD
             shown = codes[:, :0]
             if isinstance(model, Translator):
                 # Pairs bring the source's inputs; else they are a view of the target's.
-                given = getattr(data, "source_inputs", {}).get(name)
+                given = source_inputs(data, name)
                 seer, parts = (
                     (model, _chunks(examples))
                     if given is None

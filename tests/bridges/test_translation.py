@@ -267,7 +267,7 @@ def test_sentences_are_embedded_by_a_frozen_encoder() -> None:
     assert source.shape == (3,)
     assert torch.equal(
         source.representation(["a thin seven", "a red red one"]),
-        torch.tensor([[0.0, 1.0, 1.0], [1.0, 0.0, 0.0]]),
+        torch.tensor([[0.0, 1.0, 1.0], [2.0, 0.0, 0.0]]),
     )
     with pytest.raises(ValueError, match="has no word"):
         source.representation([""])
@@ -346,6 +346,25 @@ def test_pairs_of_unequal_length() -> None:
         paired(["a"] * 5, torch.rand(5, 1, 8, 8))
     with pytest.raises(ValueError, match="of the train set"):
         PairedData(pictures(), lambda part: ["a"])
+
+
+def test_pairs_that_were_cut_later_are_refused() -> None:
+    c, y = linear_pairs(40)
+    data = paired(c, y, bounded=False)
+    data.train = data.train.subset(torch.arange(10))
+    with pytest.raises(ValueError, match=r"32 inputs of the source came with 10.*pair them then"):
+        svae.fit(small(), data, max_epochs=1, enable_progress_bar=False)
+
+
+def test_pictures_in_the_place_of_words_and_labels() -> None:
+    target = svae.bridges.Autoencoder((1, 8, 8), n_code=5, width=8)
+    x = torch.rand(2, 1, 8, 8)
+    words = svae.TranslationBridge(BagOfWords(["one"]), target, n_blocks=2)
+    with as_a_user(), pytest.raises(TypeError, match=r"list of captions, got a tensor.*view="):
+        words.encode(x)
+    labels = svae.TranslationBridge(Labels(2), target, n_blocks=2)
+    with as_a_user(), pytest.raises(ValueError, match=r"expected labels.*view="):
+        labels.encode(x)
 
 
 def test_pairs_stay_together_when_they_are_split() -> None:
