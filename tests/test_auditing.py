@@ -1,6 +1,7 @@
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -288,6 +289,21 @@ def test_layers_are_certified_one_by_one() -> None:
     assert value(found, "flip_rate_layer_last.one") == pytest.approx(0.5, abs=0.05)
     condition = "flip_rate_layer_last.one > 0.02"
     assert len(failed(found.flat(), [condition, "flip_rate_layer_first > 0.02"])) == 1
+
+
+def test_a_layer_that_is_the_model_itself_is_drawn_once() -> None:
+    class Counted(Clean):
+        drawn = 0
+
+        def sample_nuisance(self, latent: Latent, n: int, generator: Any = None) -> Tensor:
+            self.drawn += 1
+            return super().sample_nuisance(latent, n, generator)
+
+    alone, both = Counted(), Counted()
+    audit(alone, halves(), Known(), SETTINGS)
+    found = audit(both, halves(), Known(), SETTINGS, layers={"all": both})
+    assert found.numbers["flip_rate_layer_all"] == found.numbers["flip_rate"]
+    assert both.drawn == alone.drawn
 
 
 def test_how_different_draws_look_is_as_the_user_says() -> None:

@@ -160,11 +160,14 @@ def audit(
     with result.part("flips"):
         if perceptual is None and x.dim() == 4 and min(x.shape[2:]) > 2:
             perceptual = metrics.structural_distance
-        found |= _flips(factorization, x, judge, settings, perceptual)
+        whole, numbers = _redrawn(factorization, x, judge, settings, perceptual)
+        found |= numbers | _flips_of_parts(factorization, x, whole, settings)
         for name, one in (layers or {}).items():
-            check_protocol(one, x[:2])
-            numbers = _redrawn(one, x, judge, settings, perceptual)[1]
-            found |= {f"{key}_layer_{name}": value for key, value in numbers.items()}
+            its = numbers
+            if one is not factorization:  # as the last layer of an explained network may be
+                check_protocol(one, x[:2])
+                its = _redrawn(one, x, judge, settings, perceptual)[1]
+            found |= {f"{key}_layer_{name}": value for key, value in its.items()}
 
     with result.part("diversity"):
         found["diversity_ratio"] = metrics.diversity_ratio(
@@ -216,16 +219,12 @@ def audit(
     return result
 
 
-def _flips(
-    factorization: Factorization,
-    x: Tensor,
-    judge: Judge,
-    settings: AuditSettings,
-    perceptual: Callable[[Tensor, Tensor], Tensor] | None,
+def _flips_of_parts(
+    factorization: Factorization, x: Tensor, whole: Flips, settings: AuditSettings
 ) -> Numbers:
-    """Flips of the model's answer: of all, by answered class and by nuisance dim."""
+    """Flips of the model's answer by answered class and by nuisance dim."""
     rate, mean = metrics.clustered_proportion, metrics.clustered_mean
-    whole, found = _redrawn(factorization, x, judge, settings, perceptual)
+    found: Numbers = {}
     x, draws = x[: settings.n_flips], torch.Generator().manual_seed(settings.seed)
     answers = in_batches(factorization.predict, x).argmax(1)
     for label in answers.unique().tolist():
