@@ -145,12 +145,24 @@ def pairs_of(
 
 @torch.no_grad()
 def noises(
-    bridge: TranslationBridge, x: Float[Tensor, "n_images *event"], source: Any = None
+    bridge: TranslationBridge,
+    x: Float[Tensor, "n_images *event"],
+    source: Any = None,
+    seed: int = 0,
 ) -> Float[Tensor, "n_images D"]:
-    """The v of inputs of the target, given those of the source; their ``view`` if None."""
+    """The v of inputs of the target, with the noise on codes that the flow was fitted with.
+
+    Args:
+        bridge: Fitted.
+        x: Inputs of the target.
+        source: The source's inputs that belong to them; their ``view`` if None.
+        seed: Of the noise.
+    """
     shown = _representations(bridge, x, source)
     parts = zip(x.split(_CHUNK), shown.split(_CHUNK), strict=True)
-    return torch.cat([bridge.latent(some, its).z_nuisance for some, its in parts])
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return torch.cat([bridge.latent(some, its, True).z_nuisance for some, its in parts])
 
 
 @torch.no_grad()
@@ -216,7 +228,7 @@ def residual_gap(
     for name in ("train", "test"):
         x, source = pairs_of(bridge, data, name)
         shown = _representations(bridge, x, source).flatten(1)
-        sides.append((shown, noises(bridge, x, source)))
+        sides.append((shown, noises(bridge, x, source, seed)))
     (train, v), (test, v_test) = sides
     torch.manual_seed(seed)
     size = {name: bridge.settings[name] for name in ("n_blocks", "hidden", "context")}

@@ -85,6 +85,7 @@ def save_translation(bridge: TranslationBridge, folder: str | Path) -> None:
         names[1]: _described(bridge.target),
         "view": bridge.view is not None,
         "settings": bridge.settings,
+        "code_noise": bridge.code_noise,
     }
     kept = nn.ModuleDict({"fitted": _fitted(bridge)})
     if config[names[1]] != _FOREIGN:
@@ -170,6 +171,7 @@ def _restored(
     if isinstance(found, Frozen):
         found.x_shape = tuple(config["source_shape"])
     bridge = build(found, coder)
+    bridge.code_noise = config.get("code_noise", 0.0)
     kept = nn.ModuleDict({"fitted": _fitted(bridge)})
     for name, part in ((names[1], coder), (names[0], found)):
         if config[name] != _FOREIGN and isinstance(part, nn.Module):

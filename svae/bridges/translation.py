@@ -87,6 +87,7 @@ class TranslationBridge(Translator):
         context: int = 96,
     ) -> None:
         super().__init__(source, target, view, x_shape)
+        self.code_noise = 0.0  # that codes were fitted with, in their standard deviations
         self.settings: dict[str, Any] = {
             "n_blocks": n_blocks,
             "hidden": list(hidden),
@@ -104,8 +105,12 @@ class TranslationBridge(Translator):
     # ---- the factorization
 
     def encode(self, x: Float[Tensor, "batch *event"], sample: bool = False) -> Latent:
-        """The representation of each input and its v; nothing is random in it."""
-        return self.latent(x, self.representation(x))
+        """The representation of each input and its v.
+
+        With ``sample`` the v is that of a code with the noise that the flow was fitted with: of
+        such codes it is standard normal, while bare ones lie on a thinner set than the flow knows.
+        """
+        return self.latent(x, self.representation(x), sample)
 
     def decode(self, latent: Latent) -> Float[Tensor, "batch *event"]:
         """The target's input that has this v, given what the source shows."""
@@ -164,10 +169,16 @@ class TranslationBridge(Translator):
     # ---- code and noise
 
     def latent(
-        self, x: Float[Tensor, "batch *event"], representation: Float[Tensor, "batch *shape"]
+        self,
+        x: Float[Tensor, "batch *event"],
+        representation: Float[Tensor, "batch *shape"],
+        sample: bool = False,
     ) -> Latent:
         """A source's representation, and the v of the target's inputs given it."""
-        return Latent(representation, self.noise(self.code(x), representation)[0])
+        code = self.code(x)
+        if sample:
+            code = code + self.code_noise * torch.randn_like(code)
+        return Latent(representation, self.noise(code, representation)[0])
 
     def noise(
         self, code: Float[Tensor, "batch D"], representation: Float[Tensor, "batch *shape"]

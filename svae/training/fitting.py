@@ -127,6 +127,7 @@ def _(
     model: TranslationBridge, data: ArrayData, objective: TranslationObjective | None, seed: int
 ) -> Task:
     objective = objective or TranslationObjective()
+    model.code_noise = objective.noise
     return _of_codes(model, partial(objective, model), data, objective, seed)
 
 
@@ -135,6 +136,7 @@ def _(
     model: InvarianceBridge, data: ArrayData, objective: InvarianceObjective | None, seed: int
 ) -> Task:
     objective = objective or InvarianceObjective()
+    model.code_noise = objective.noise
     return _of_codes(model, partial(objective, model), data, objective, seed)
 
 

@@ -401,6 +401,27 @@ def test_a_source_without_an_answer_says_so() -> None:
         svae.TranslationBridge(3, Shift())
 
 
+def test_a_sample_of_v_has_the_noise_of_the_fit(tmp_path: Path) -> None:
+    bridge = svae.TranslationBridge(
+        svae.Frozen(Net(), "first", x_shape=(1, 8, 8)),
+        svae.bridges.Autoencoder((1, 8, 8), n_code=5, width=8),
+        n_blocks=2,
+    ).eval()
+    x = torch.rand(4, 1, 8, 8)
+    assert torch.equal(bridge.encode(x, sample=True).z_nuisance, bridge.encode(x).z_nuisance)
+    objective = svae.bridges.TranslationObjective(noise=0.3)
+    svae.fit(bridge, pictures(), objective=objective, max_epochs=1, enable_progress_bar=False)
+    assert bridge.code_noise == 0.3
+    bridge.save(tmp_path)
+    assert svae.load(tmp_path, source=bridge.source).code_noise == 0.3
+    # Back from v, what was added to the code is that noise.
+    x = x[:1].expand(2000, -1, -1, -1)
+    latent = bridge.encode(x, sample=True)
+    added = bridge.code_of(latent) - bridge.code(x)
+    assert torch.allclose(added.std(0), torch.full((5,), 0.3), atol=0.03)
+    assert torch.allclose(added.mean(0), torch.zeros(5), atol=0.03)
+
+
 def test_translations_are_repeatable() -> None:
     bridge = small().eval()
     c = torch.randn(3, 2)
