@@ -72,7 +72,8 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--seed", type=int, default=0)
     options.add_argument("--steps", type=int, default=3000, help="of each flow")
     options.add_argument("--noise", type=float, default=0.1, help="on codes, in their deviations")
-    options.add_argument("--n-train", type=int, default=50_000, help="captioned digits to draw")
+    options.add_argument("--n-train", type=int, default=50_000, help="digits to caption")
+    options.add_argument("--copies", type=int, default=2, help="of each, with other attributes")
     options.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
     options.add_argument("--quick", action="store_true", help="few steps and images, for tests")
     return options
@@ -159,9 +160,13 @@ def translators(setting: Setting, target: Any, options: argparse.Namespace) -> t
 
     both = []
     objective = svae.bridges.TranslationObjective(options.noise)
-    for kind, given in ((svae.TranslationBridge, objective), (MeanTranslator, None)):
+    size = {} if options.quick else {"n_blocks": 16, "hidden": (256, 256)}
+    for kind, given, how in (
+        (svae.TranslationBridge, objective, size),
+        (MeanTranslator, None, {}),
+    ):
         torch.manual_seed(options.seed)
-        one = kind(setting.source, target, setting.view)
+        one = kind(setting.source, target, setting.view, **how)
         steps = 40 if options.quick else options.steps
         with setting.data.batches_of(min(256, len(setting.data.train))):
             svae.fit(
@@ -288,13 +293,14 @@ def captioned_digits(options: argparse.Namespace) -> Any:
     base = digits_of(options, options.n_train)
     n = len(base.train)
     sizes = (len(part) for part in (base.train, base.validation, base.test))
-    key = key_of({"captioned": base.name, "seed": options.seed, "sizes": [*sizes]})
+    asked = {"captioned": base.name, "seed": options.seed, "sizes": [*sizes]}
+    key = key_of({**asked, "copies": options.copies})
     path = cache_folder(None) / f"captioned-{key}.safetensors"
     names = ("train", "validation", "test")
 
     def make() -> Any:
-        print(f"drawing {n} captioned digits")
-        return svae.data.CaptionedDigits(base, options.seed)
+        print(f"drawing {options.copies * n} captioned digits")
+        return svae.data.CaptionedDigits(base, options.seed, options.copies)
 
     def write_to(data: Any) -> None:
         rows = {name: getattr(data, name) for name in names}

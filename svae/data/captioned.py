@@ -55,21 +55,26 @@ class CaptionedDigits(PairedData):
     Args:
         base: Grey pictures of digits ``(1, height, width)`` on black.
         seed: Of attributes and wordings.
+        copies: How often each training picture comes, each time with attributes of its own.
 
     Raises:
-        ValueError: If the pictures are not grey, or there are not ten classes.
+        ValueError: If the pictures are not grey, there are not ten classes, or ``copies`` is less
+            than 1.
 
     """
 
     factor_names = tuple(ATTRIBUTES)
 
-    def __init__(self, base: ArrayData, seed: int = 0) -> None:
+    def __init__(self, base: ArrayData, seed: int = 0, copies: int = 1) -> None:
+        if copies < 1:
+            raise ValueError(f"copies must be at least 1, got {copies}")
         if tuple(base.x_shape[:-2]) != (1,) or base.n_classes != len(DIGIT_WORDS):
             raise ValueError(
                 f"expected grey pictures (1, height, width) of ten digits, got {base.n_classes} "
                 f"classes of shape {tuple(base.x_shape)}"
             )
-        parts = enumerate((base.train, base.validation, base.test))
+        train = base.train.subset(torch.arange(len(base.train)).repeat(copies))
+        parts = enumerate((train, base.validation, base.test))
         sets = [_drawn(_enlarged(part), seed, split) for split, part in parts]
         self._begin(base, sets, seed)
 

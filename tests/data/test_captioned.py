@@ -61,6 +61,18 @@ def test_pictures_are_a_function_of_seed_and_place(captioned: CaptionedDigits) -
     assert other.source_inputs != captioned.source_inputs  # other wordings
 
 
+def test_copies_have_attributes_of_their_own() -> None:
+    data = CaptionedDigits(few(12), copies=2)
+    assert len(data.train) == len(data.source_inputs["train"]) == 24
+    assert len(data.test) == 12
+    assert data.train.y is not None
+    assert data.train.factors is not None
+    assert torch.equal(data.train.y[:12], data.train.y[12:])
+    assert not torch.equal(data.train.factors[:12], data.train.factors[12:])
+    with pytest.raises(ValueError, match="copies must be at least 1"):
+        CaptionedDigits(few(12), copies=0)
+
+
 def test_other_pictures_are_refused(captioned: CaptionedDigits) -> None:
     with pytest.raises(ValueError, match="expected grey pictures"):
         CaptionedDigits(captioned)
