@@ -32,7 +32,7 @@ def check_images(x: Tensor) -> None:
             f"images have shape {tuple(x.shape)}, expected (batch, channels, height, width). {fix}"
         )
     if len(x):
-        low, high = (float(bound) for bound in x.aminmax())
+        low, high = (float(bound) for bound in x.detach().aminmax())
         if not (low >= 0 and high <= 1):  # false for NaN too
             raise ValueError(
                 f"images have values from {low:.4g} to {high:.4g}, expected [0, 1]. Divide pixels "
