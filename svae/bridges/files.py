@@ -169,7 +169,8 @@ def _restored(
             f"folder, {names[0]}={example}, {names[1]}=...)"
         )
     if isinstance(found, Frozen):
-        found.x_shape = tuple(config["source_shape"])
+        # Files that were written before sources had shapes of their own have one for both.
+        found.x_shape = tuple(config.get("source_shape") or config["x_shape"])
     bridge = build(found, coder)
     bridge.code_noise = config.get("code_noise", 0.0)
     kept = nn.ModuleDict({"fitted": _fitted(bridge)})

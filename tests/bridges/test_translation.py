@@ -1,5 +1,6 @@
 """Translation: a conditional flow against closed forms, and what users give it that is wrong."""
 
+import json
 import math
 import sys
 from pathlib import Path
@@ -399,6 +400,20 @@ def test_a_source_without_an_answer_says_so() -> None:
         bridge.predict(torch.zeros(2, 3))
     with as_a_user(), pytest.raises(TypeError, match="needs representation"):
         svae.TranslationBridge(3, Shift())
+
+
+def test_invariance_bridges_of_older_files_are_read(tmp_path: Path) -> None:
+    frozen = svae.Frozen(Net(), "first", x_shape=(1, 8, 8))
+    target = svae.bridges.Autoencoder((1, 8, 8), n_code=5, width=8)
+    bridge = svae.InvarianceBridge(frozen, target, n_blocks=2).eval()
+    bridge.save(tmp_path)
+    config = json.loads((tmp_path / "model.json").read_text())
+    for name in ("source_shape", "code_noise", "view"):
+        del config[name]
+    (tmp_path / "model.json").write_text(json.dumps(config))
+    x = torch.rand(3, 1, 8, 8)
+    again = svae.load(tmp_path, frozen=svae.Frozen(frozen.model, "first"))
+    assert torch.equal(again.encode(x).z_nuisance, bridge.encode(x).z_nuisance)
 
 
 def test_a_sample_of_v_has_the_noise_of_the_fit(tmp_path: Path) -> None:
