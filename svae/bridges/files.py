@@ -75,7 +75,7 @@ def _write(
 def save_translation(bridge: TranslationBridge, folder: str | Path) -> None:
     """Writes what :meth:`TranslationBridge.save` says."""
     folder = writable(folder)
-    names = _names(type(bridge))
+    names = bridge.part_names
     config: dict[str, Any] = {
         "class": f"svae.{type(bridge).__name__}",
         names[0]: _described(bridge.source),
@@ -121,7 +121,7 @@ def restore_translation(
     def build(found: Any, coder: nn.Module) -> TranslationBridge:
         return TranslationBridge(found, coder, view, config["x_shape"], **config["settings"])
 
-    return _restored(TranslationBridge, folder, source, target, build)
+    return _restored(TranslationBridge, folder, config, source, target, build)
 
 
 def restore_invariance(
@@ -143,7 +143,7 @@ def restore_invariance(
     def build(network: Any, coder: nn.Module) -> InvarianceBridge:
         return InvarianceBridge(network, coder, **config["settings"])
 
-    return _restored(InvarianceBridge, folder, frozen, autoencoder, build)
+    return _restored(InvarianceBridge, folder, config, frozen, autoencoder, build)
 
 
 _B = TypeVar("_B", bound=TranslationBridge)
@@ -152,13 +152,13 @@ _B = TypeVar("_B", bound=TranslationBridge)
 def _restored(
     kind: type[_B],
     folder: str | Path,
+    config: dict[str, Any],
     source: Any,
     target: nn.Module | None,
     build: Callable[[Any, nn.Module], _B],
 ) -> _B:
     """A bridge with the weights of its file, built of what was given or is described there."""
-    folder, names = Path(folder), _names(kind)
-    config = read_json(folder / "model.json")
+    folder, names = Path(folder), kind.part_names
     given = {names[0]: source, names[1]: target}
     found, coder = _parts(folder, config, **given)
     if found is None or coder is None:
@@ -182,11 +182,6 @@ def _restored(
     if isinstance(found, Frozen):
         _check_fingerprint(found, config, folder)
     return bridge.eval()
-
-
-def _names(kind: type[TranslationBridge]) -> tuple[str, str]:
-    """What source and target are called by whoever builds such a bridge."""
-    return ("frozen", "autoencoder") if kind is InvarianceBridge else ("source", "target")
 
 
 def _fitted(bridge: TranslationBridge) -> nn.Module:

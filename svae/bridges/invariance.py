@@ -75,6 +75,7 @@ class InvarianceBridge(TranslationBridge):
     # The refiner sees its own moves, three of them: at the flow's rate it overshoots.
     relative_rates: ClassVar[dict[str, float]] = {"refiner": 0.2}
     fitted = ("flow", "refiner")
+    part_names = ("frozen", "autoencoder")
 
     def __init__(
         self,

@@ -74,6 +74,7 @@ class TranslationBridge(Translator):
     """
 
     fitted: tuple[str, ...] = ("flow",)  # the modules that training sets
+    part_names: tuple[str, str] = ("source", "target")  # what its files call these
 
     def __init__(
         self,

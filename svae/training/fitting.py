@@ -126,23 +126,27 @@ def _(
 def _(
     model: TranslationBridge, data: ArrayData, objective: TranslationObjective | None, seed: int
 ) -> Task:
-    objective = objective or TranslationObjective()
-    model.code_noise = objective.noise
-    return _of_codes(model, partial(objective, model), data, objective, seed)
+    return _of_flow(model, data, objective or TranslationObjective(), seed)
 
 
 @task_of.register
 def _(
     model: InvarianceBridge, data: ArrayData, objective: InvarianceObjective | None, seed: int
 ) -> Task:
-    objective = objective or InvarianceObjective()
-    model.code_noise = objective.noise
-    return _of_codes(model, partial(objective, model), data, objective, seed)
+    return _of_flow(model, data, objective or InvarianceObjective(), seed)
 
 
 @task_of.register
 def _(model: MeanTranslator, data: ArrayData, objective: None, seed: int) -> Task:
     return _of_codes(model, model.loss, data, None, seed)
+
+
+def _of_flow(
+    model: TranslationBridge, data: ArrayData, objective: TranslationObjective, seed: int
+) -> Task:
+    """Of a flow, which keeps the noise that its codes are fitted with."""
+    model.code_noise = objective.noise
+    return _of_codes(model, partial(objective, model), data, objective, seed)
 
 
 def _of_codes(
