@@ -134,13 +134,14 @@ def pairs_of(
         split: ``train``, ``validation`` or ``test``.
         rows: Which of them; all if None.
     """
-    part = getattr(data, split)
-    given = source_inputs(data, split)
-    chosen = list(range(len(part)) if rows is None else rows)
-    x = part.subset(torch.tensor(chosen)).floats()
-    if given is None:
-        return x, translator.viewed(x)
-    return x, given[chosen] if isinstance(given, Tensor) else [given[i] for i in chosen]
+    part, given = getattr(data, split), source_inputs(data, split)
+    if rows is not None:
+        chosen = list(rows)
+        part = part.subset(torch.tensor(chosen))
+        if given is not None:
+            given = given[chosen] if isinstance(given, Tensor) else [given[i] for i in chosen]
+    x = part.floats()
+    return x, translator.viewed(x) if given is None else given
 
 
 @torch.no_grad()

@@ -2,6 +2,7 @@
 
 import colorsys
 import math
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float, Int64
@@ -12,7 +13,7 @@ from svae.data.arrays import ArraySet
 from svae.data.batch import as_floats
 from svae.data.coloured import paint
 from svae.data.module import ArrayData
-from svae.data.pairing import PairedData
+from svae.data.pairing import SPLITS, PairedData
 from svae.sketches import Slant, Thickness, measures
 
 __all__ = ["ATTRIBUTES", "DIGIT_WORDS", "CaptionedDigits", "caption", "read_attributes"]
@@ -56,16 +57,22 @@ class CaptionedDigits(PairedData):
         base: Grey pictures of digits ``(1, height, width)`` on black.
         seed: Of attributes and wordings.
         copies: How often each training picture comes, each time with attributes of its own.
+        drawn: The sets, where they were drawn before with the same base and seed.
 
     Raises:
         ValueError: If the pictures are not grey, there are not ten classes, or ``copies`` is less
             than 1.
-
     """
 
     factor_names = tuple(ATTRIBUTES)
 
-    def __init__(self, base: ArrayData, seed: int = 0, copies: int = 1) -> None:
+    def __init__(
+        self,
+        base: ArrayData,
+        seed: int = 0,
+        copies: int = 1,
+        drawn: Sequence[ArraySet] | None = None,
+    ) -> None:
         if copies < 1:
             raise ValueError(f"copies must be at least 1, got {copies}")
         if tuple(base.x_shape[:-2]) != (1,) or base.n_classes != len(DIGIT_WORDS):
@@ -73,31 +80,27 @@ class CaptionedDigits(PairedData):
                 f"expected grey pictures (1, height, width) of ten digits, got {base.n_classes} "
                 f"classes of shape {tuple(base.x_shape)}"
             )
-        train = base.train.subset(torch.arange(len(base.train)).repeat(copies))
-        parts = enumerate((train, base.validation, base.test))
-        sets = [_drawn(_enlarged(part), seed, split) for split, part in parts]
-        self._begin(base, sets, seed)
+        if drawn is None:
+            train = base.train.subset(torch.arange(len(base.train)).repeat(copies))
+            parts = enumerate((train, base.validation, base.test))
+            drawn = [_drawn(_enlarged(part), seed, split) for split, part in parts]
+        data = ArrayData(
+            *drawn,
+            class_names=base.class_names,
+            name=f"captioned-{base.name}",
+            batch_size=base.batch_size,
+            seed=seed,
+        )
+        captions = [_captions(part, seed, split) for split, part in enumerate(drawn)]
+        super().__init__(data, dict(zip(SPLITS, captions, strict=True)))
+        self.factor_names = tuple(ATTRIBUTES)
 
     @classmethod
     def of_drawn(
         cls, base: ArrayData, train: ArraySet, validation: ArraySet, test: ArraySet, seed: int = 0
     ) -> "CaptionedDigits":
         """The same from sets that were drawn before, with the same base and seed."""
-        data = cls.__new__(cls)
-        data._begin(base, [train, validation, test], seed)
-        return data
-
-    def _begin(self, base: ArrayData, sets: list[ArraySet], seed: int) -> None:
-        data = ArrayData(
-            *sets,
-            class_names=base.class_names,
-            name=f"captioned-{base.name}",
-            batch_size=base.batch_size,
-            seed=seed,
-        )
-        places = {id(part): split for split, part in enumerate(sets)}
-        PairedData.__init__(self, data, lambda part: _captions(part, seed, places[id(part)]))
-        self.factor_names = tuple(ATTRIBUTES)
+        return cls(base, seed, drawn=(train, validation, test))
 
 
 def caption(digit: int, colour: int, thickness: int, slant: int, wording: int = 0) -> str:

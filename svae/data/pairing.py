@@ -1,6 +1,6 @@
 """Examples of one domain, each with what belongs to it in another."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -9,9 +9,9 @@ from torch import Tensor
 from svae.data.arrays import ArraySet
 from svae.data.module import ArrayData
 
-__all__ = ["PairedData", "paired", "source_inputs"]
+__all__ = ["SPLITS", "PairedData", "paired", "source_inputs"]
 
-_SPLITS = ("train", "validation", "test")
+SPLITS = ("train", "validation", "test")
 
 
 class PairedData(ArrayData):
@@ -19,8 +19,8 @@ class PairedData(ArrayData):
 
     Args:
         data: Examples of the target.
-        source: From one of its sets to as many inputs of the source, in that order: a tensor, or
-            a list, such as captions.
+        source: Inputs of the source by split, as many as there are examples and in their order:
+            tensors, or lists, such as captions. Or a function that gives those of one of its sets.
 
     Attributes:
         source_inputs: By split, ``train``, ``validation`` and ``test``.
@@ -35,14 +35,19 @@ class PairedData(ArrayData):
         ['a 8', 'a 7']
     """
 
-    def __init__(self, data: ArrayData, source: Callable[[ArraySet], Any]) -> None:
-        sets = (data.train, data.validation, data.test)
-        inputs = [source(part) for part in sets]
-        for name, part, rows in zip(_SPLITS, sets, inputs, strict=True):
-            if len(rows) != len(part):
-                raise ValueError(_unequal(len(rows), len(part), f" of the {name} set"))
+    def __init__(
+        self, data: ArrayData, source: Mapping[str, Any] | Callable[[ArraySet], Any]
+    ) -> None:
+        sets = {name: getattr(data, name) for name in SPLITS}
+        inputs = {
+            name: source[name] if isinstance(source, Mapping) else source(part)
+            for name, part in sets.items()
+        }
+        for name, part in sets.items():
+            if len(inputs[name]) != len(part):
+                raise ValueError(_unequal(len(inputs[name]), len(part), f" of the {name} set"))
         super().__init__(
-            *sets,
+            *sets.values(),
             class_names=data.class_names,
             name=str(data.name),
             batch_size=data.batch_size,
@@ -50,7 +55,7 @@ class PairedData(ArrayData):
             bounded=data.bounded,
         )
         self.factor_names = data.factor_names
-        self.source_inputs: dict[str, Any] = dict(zip(_SPLITS, inputs, strict=True))
+        self.source_inputs: dict[str, Any] = inputs
 
 
 def paired(
@@ -86,7 +91,7 @@ def paired(
         raise ValueError(f"{n} pairs are too few to be split: expected 10 or more")
     y = torch.zeros(n, dtype=torch.int64) if y is None else y
     order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
-    rows = dict(zip(_SPLITS, order.split([n - 2 * (n // 10), n // 10, n // 10]), strict=True))
+    rows = dict(zip(SPLITS, order.split([n - 2 * (n // 10), n // 10, n // 10]), strict=True))
     sets = {name: ArraySet(target[part], y[part]) for name, part in rows.items()}
     names = tuple(map(str, range(int(y.max()) + 1)))
     data = ArrayData(
@@ -98,8 +103,7 @@ def paired(
             return source[part]
         return [source[i] for i in part.tolist()]
 
-    inputs = {id(sets[name]): chosen(part) for name, part in rows.items()}
-    return PairedData(data, lambda part: inputs[id(part)])
+    return PairedData(data, {name: chosen(part) for name, part in rows.items()})
 
 
 def source_inputs(data: ArrayData, split: str) -> Any | None:

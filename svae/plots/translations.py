@@ -41,35 +41,30 @@ def translations(
     Example:
         >>> figure = translations(torch.rand(3, 2, 1, 8, 8), labels=["a one", "a two"])
     """
-    rows = pixels(drawn, ("n", *BATCH))
-    n, batch = rows.shape[:2]
+    batch = drawn.shape[1]
+    columns = [
+        ("source", source),
+        ("real", target),
+        *((str(k + 1), x) for k, x in enumerate(drawn)),
+    ]
+    draws = [(str(k + 1), x) for k, x in enumerate(drawn)]
+    every = [("source", source), ("real", target), *draws, ("mean", mean)]
+    columns = [(name, x) for name, x in every if x is not None]
+    titles = [name for name, _ in columns]
     cells: dict[tuple[int, int], np.ndarray] = {}
-    framed: set[tuple[int, int]] = set()
-    titles: list[str] = []
-    gaps: set[int] = set()
-    for name, pictures in (("source", source), ("real", target)):
-        if pictures is None:
-            continue
-        if len(pictures) != batch:
-            raise ValueError(f"got {len(pictures)} {name} pictures for {batch} rows of draws")
-        same = _as_large(pictures, drawn.shape[2:])
-        cells.update({(row, len(titles)): one for row, one in enumerate(pixels(same, BATCH))})
-        framed |= {(row, len(titles)) for row in range(batch)}
-        titles.append(name)
-    gaps.add(len(titles))
-    for k in range(n):
-        cells.update({(row, len(titles)): one for row, one in enumerate(rows[k])})
-        titles.append(str(k + 1))
-    if mean is not None:
-        if len(mean) != batch:
-            raise ValueError(f"got {len(mean)} means for {batch} rows of draws")
-        gaps.add(len(titles))
-        cells.update({(row, len(titles)): one for row, one in enumerate(pixels(mean, BATCH))})
-        titles.append("mean")
+    for column, (name, x) in enumerate(columns):
+        if len(x) != batch:
+            what = "means" if name == "mean" else f"{name} pictures"
+            raise ValueError(f"got {len(x)} {what} for {batch} rows of draws")
+        same = pixels(_as_large(x, drawn.shape[2:]), BATCH)
+        cells.update({(row, column): one for row, one in enumerate(same)})
+    first = titles.index("1")
+    gaps = {first, first + len(drawn)} - {0}
+    framed = {(row, column) for row in range(batch) for column in range(first)}
     return Sheet(
         cells,
         framed=framed,
-        column_gaps=gaps - {0},
+        column_gaps=gaps,
         row_labels=labels or (),
         column_labels=titles,
     ).draw(title)
@@ -77,6 +72,8 @@ def translations(
 
 def _as_large(pictures: Tensor, shape: Sequence[int]) -> Tensor:
     """Pixels repeated to a larger side, a grey channel to three."""
+    if pictures.shape[1:] == shape:
+        return pictures
     channels, height, width = shape
     large = functional.interpolate(pictures.float(), (height, width), mode="nearest")
     return large if large.shape[1] == channels else large.expand(-1, channels, -1, -1)
