@@ -141,12 +141,10 @@ def fit_concepts(
     bridge: Any, data: Any, settings: Any, options: argparse.Namespace, trainer: dict[str, Any]
 ) -> None:
     """As long as a bridge of a layer."""
-    import svae
-    from svae.training.running import lasting
+    from svae.training import fit_steps
 
-    with data.batches_of(min(2 * settings.batch_size, len(data.train))):
-        lasts = lasting(data, settings.bridge_steps)
-        svae.fit(bridge, data, seed=options.seed, **{**lasts, **trainer})
+    steps, batch_size = settings.bridge_steps, 2 * settings.batch_size
+    fit_steps(bridge, data, steps, batch_size, seed=options.seed, **trainer)
 
 
 def concepts_of_code(

@@ -135,8 +135,7 @@ def trainer_of(options: argparse.Namespace) -> dict[str, Any]:
 def fitted_target(data: Any, options: argparse.Namespace) -> Any:
     """An autoencoder of the target's inputs."""
     import svae
-    from svae.training import Recipe
-    from svae.training.running import lasting
+    from svae.training import Recipe, fit_steps
 
     torch.manual_seed(options.seed)
     sizes = {"n_code": 12, "width": 8} if options.quick else {"n_code": 64, "width": 32}
@@ -145,9 +144,7 @@ def fitted_target(data: Any, options: argparse.Namespace) -> Any:
     coder = svae.bridges.Autoencoder(data.x_shape, **sizes)
     steps = 60 if options.quick else 4000
     recipe = Recipe(learning_rate=coder.learning_rate)
-    with data.batches_of(min(64, len(data.train))):
-        lasts = lasting(data, steps)
-        svae.fit(coder, data, seed=options.seed, recipe=recipe, **lasts, **trainer_of(options))
+    fit_steps(coder, data, steps, 64, recipe=recipe, seed=options.seed, **trainer_of(options))
     return coder
 
 
@@ -155,8 +152,7 @@ def translators(setting: Setting, target: Any, options: argparse.Namespace) -> t
     """The bridge and the mean translator, fitted to the same pairs for as long."""
     import svae
     from svae.bridges import MeanTranslator
-    from svae.training import Recipe
-    from svae.training.running import lasting
+    from svae.training import Recipe, fit_steps
 
     both = []
     objective = svae.bridges.TranslationObjective(options.noise)
@@ -167,17 +163,16 @@ def translators(setting: Setting, target: Any, options: argparse.Namespace) -> t
     ):
         torch.manual_seed(options.seed)
         one = kind(setting.source, target, setting.view, **how)
-        steps = 40 if options.quick else options.steps
-        with setting.data.batches_of(min(256, len(setting.data.train))):
-            svae.fit(
-                one,
-                setting.data,
-                objective=given,
-                seed=options.seed,
-                recipe=Recipe(learning_rate=2e-3),
-                **lasting(setting.data, steps),
-                **trainer_of(options),
-            )
+        fit_steps(
+            one,
+            setting.data,
+            40 if options.quick else options.steps,
+            batch_size=256,
+            objective=given,
+            recipe=Recipe(learning_rate=2e-3),
+            seed=options.seed,
+            **trainer_of(options),
+        )
         both.append(one)
     return both[0], both[1]
 
@@ -261,7 +256,7 @@ def captions(options: argparse.Namespace) -> dict[str, Setting]:
         if options.encoder
         else BagOfWords.of(texts, answers=DIGIT_WORDS)
     )
-    judge = judge_of(data, "digits" if options.quick else "mnist", options)
+    judge = judge_of(data, options)
 
     def read(x: Tensor) -> dict[str, Tensor]:
         return {"digit": judge(grey(x)).argmax(1), **read_attributes(x)}
@@ -289,6 +284,7 @@ def captioned_digits(options: argparse.Namespace) -> Any:
     import svae
     from svae.caching import cache_folder, kept, key_of
     from svae.data import ArraySet
+    from svae.data.pairing import SPLITS
 
     base = digits_of(options, options.n_train)
     n = len(base.train)
@@ -296,28 +292,22 @@ def captioned_digits(options: argparse.Namespace) -> Any:
     asked = {"captioned": base.name, "seed": options.seed, "sizes": [*sizes]}
     key = key_of({**asked, "copies": options.copies})
     path = cache_folder(None) / f"captioned-{key}.safetensors"
-    names = ("train", "validation", "test")
+    places = [(split, part) for split in SPLITS for part in ("x", "y", "factors")]
 
     def make() -> Any:
         print(f"drawing {options.copies * n} captioned digits")
         return svae.data.CaptionedDigits(base, options.seed, options.copies)
 
     def write_to(data: Any) -> None:
-        rows = {name: getattr(data, name) for name in names}
-        save_file(
-            {f"{name}.{key}": getattr(one, key) for name, one in rows.items() for key in KEPT},
-            path,
-        )
+        found = {f"{a}.{b}": getattr(getattr(data, a), b) for a, b in places}
+        save_file(found, path)
 
     def read() -> Any:
         found = load_file(path)
-        sets = [ArraySet(*(found[f"{name}.{key}"] for key in KEPT)) for name in names]
+        sets = [ArraySet(*(found[f"{a}.{b}"] for a, b in places if a == name)) for name in SPLITS]
         return svae.data.CaptionedDigits.of_drawn(base, *sets, seed=options.seed)
 
     return kept(path, read, make, write_to)
-
-
-KEPT = ("x", "y", "factors")
 
 
 def digits_of(options: argparse.Namespace, n_train: int | None = None) -> Any:
@@ -338,12 +328,12 @@ def grey(x: Tensor) -> Tensor:
     return most / most.amax((1, 2, 3), keepdim=True).clamp(min=1e-3)
 
 
-def judge_of(data: Any, name: str, options: argparse.Namespace) -> Any:
+def judge_of(data: Any, options: argparse.Namespace) -> Any:
     """A judge of grey digits; for the enlarged embedded ones it is trained here."""
     import svae
     from svae.judge import load_judge, train_judge
 
-    if name == "mnist":
+    if not options.quick:
         return load_judge(svae.data.choose("mnist", options.data_root))
     x, y = grey(data.train.floats()), data.train.y
     return train_judge(svae.data.as_data((x, y)), 2, options.seed)
@@ -487,7 +477,7 @@ def domains(options: argparse.Namespace) -> dict[str, Setting]:
 
 
 def second_domain(digits: Any, options: argparse.Namespace) -> Any:
-    """Fashion-MNIST where it is, else the negatives of the digits' mirror images."""
+    """Fashion-MNIST where it is, else outlines of the digits."""
     import svae
 
     try:

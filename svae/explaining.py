@@ -28,8 +28,7 @@ from svae.caching import cache_folder, kept, key_of
 from svae.data import ArrayData, as_data
 from svae.factorization import in_batches
 from svae.saving import digest_of, load_weights, save_weights
-from svae.training import Recipe, fit
-from svae.training.running import lasting
+from svae.training import Recipe, fit_steps
 
 __all__ = [
     "ExplainSettings",
@@ -439,15 +438,9 @@ def _fit(
     objective: nn.Module | None = None,
 ) -> None:
     started = time.perf_counter()
-    with data.batches_of(min(batch_size, len(data.train))):
-        fit(
-            model,
-            data,
-            seed=seed,
-            objective=objective,
-            recipe=recipe,
-            **{**lasting(data, steps), **trainer},
-        )
+    fit_steps(
+        model, data, steps, batch_size, objective=objective, recipe=recipe, seed=seed, **trainer
+    )
     kind = type(model).__name__
     logger.info("%s: %d steps in %.0f s", kind, steps, time.perf_counter() - started)
 

@@ -6,7 +6,7 @@ codes by maximum likelihood. With ``Recipe(joint=True)`` the flow is learned fro
 the second phase only improves it.
 """
 
-from svae.training.fitting import Task, fit, task_of, training_of
+from svae.training.fitting import Task, fit, fit_steps, task_of, training_of
 from svae.training.recipe import Recipe, one_cycle
 from svae.training.running import PlainProgress, quiet, run, trainer_settings
 from svae.training.supervised import CollapsedBlock, FlowNotFitted, SVAEModule, flow_loss
@@ -21,6 +21,7 @@ __all__ = [
     "SVAEModule",
     "Task",
     "fit",
+    "fit_steps",
     "flow_loss",
     "one_cycle",
     "quiet",

@@ -34,10 +34,10 @@ from svae.training.bridging import (
     represented,
 )
 from svae.training.recipe import Recipe
-from svae.training.running import quiet, run, trainer_settings
+from svae.training.running import lasting, quiet, run, trainer_settings
 from svae.training.supervised import SVAEModule
 
-__all__ = ["Task", "fit", "task_of", "training_of"]
+__all__ = ["Task", "fit", "fit_steps", "task_of", "training_of"]
 
 N_STANDARDISE = 10_000  # examples that say how the units of a representation are scaled
 
@@ -226,3 +226,32 @@ def fit(
         run(runner, module, module_data, folder, resume)
         log_dir = runner.loggers[0].log_dir if runner.loggers else None
     return None if log_dir is None else Path(log_dir)
+
+
+def fit_steps(
+    model: nn.Module,
+    data: ArrayData,
+    steps: int,
+    batch_size: int,
+    *,
+    objective: nn.Module | None = None,
+    recipe: Recipe | None = None,
+    seed: int = 0,
+    **trainer: Any,
+) -> None:
+    """Trains for about that many steps, whatever the size of the set.
+
+    Args:
+        model: As in :func:`fit`, as all that follows.
+        data: A data module, whose batch size is as it was afterwards.
+        steps: Steps in all, at least one; whole epochs where there are several.
+        batch_size: Examples per batch, at most the whole set.
+        objective: Terms and weights.
+        recipe: Learning rates and phases.
+        seed: Orders of the batches and noise of every step.
+        trainer: Keywords of :class:`pytorch_lightning.Trainer`, which win over what the steps ask
+            for.
+    """
+    with data.batches_of(min(batch_size, len(data.train))):
+        how = {**lasting(data, steps), **trainer}
+        fit(model, data, objective=objective, recipe=recipe, seed=seed, **how)
