@@ -303,7 +303,7 @@ def main(arguments: list[str] | None = None) -> None:
     rows = {
         f"{name}.{where}": one
         for name in (options.networks if wanted("layers") else ())
-        for where in LAYERS[name]
+        for where in LAYERS[name][: 2 if options.quick else None]
         for one in explained(name, where, options.seeds[0])
     }
     shown = (

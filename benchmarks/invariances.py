@@ -36,7 +36,12 @@ LAYERS = {
 }
 MIDDLE = {"lenet": "pool2", "resnet20": "layer3"}
 LOGITS = {"lenet": "ip2", "resnet20": "linear"}
-WEIGHTS = (0.0, 3.0, 30.0, 100.0)  # of the fibre term
+WEIGHTS = (0.0, 3.0, 30.0, 100.0)  # of the fibre term; two of them with --quick
+
+
+def within(name: str, one: dict[str, Any]) -> list[str]:
+    """Layers of a network that a run has measured, first to last."""
+    return [layer for layer in LAYERS[name] if f"{layer}.kept" in one]
 
 
 def settings(options: argparse.Namespace, **more: Any) -> Any:
@@ -58,12 +63,14 @@ def layers(name: str, seed: int, options: argparse.Namespace) -> dict[str, float
     n_test = 200 if options.quick else 10_000
     net = networks.LeNet.trained() if name == "lenet" else networks.ResNet20.trained()
     data = loaded("mnist" if name == "lenet" else "cifar10", seed, n_test)
-    frozen = svae.Frozen(net, LAYERS[name][0], x_shape=data.x_shape)
+    first = LAYERS[name][0]
+    where = (first, MIDDLE[name], LOGITS[name]) if options.quick else LAYERS[name]
+    frozen = svae.Frozen(net, first, x_shape=data.x_shape)
     before, started = frozen.fingerprint, time.perf_counter()
     profile = layer_profile(
         frozen,
         data,
-        LAYERS[name],
+        where,
         settings=how,
         n_images=100 if options.quick else 1000,
         seed=seed,
@@ -207,7 +214,7 @@ def weights(seed: int, options: argparse.Namespace) -> dict[str, float]:
     data = loaded("mnist", seed, 200 if options.quick else 10_000)
     x = data.test.floats(limit=100 if options.quick else 1000)
     found = {}
-    for weight in WEIGHTS:
+    for weight in WEIGHTS[: 2 if options.quick else None]:
         for layer in (MIDDLE["lenet"], LOGITS["lenet"]):
             bridge = lenet_bridge(layer, data, seed, options, fibre_weight=weight)
             generator = torch.Generator().manual_seed(seed)
@@ -273,12 +280,12 @@ def of_nearest(layer: str) -> Callable[[dict[str, Any]], float]:
 
 def lost(name: str) -> Callable[[dict[str, Any]], float]:
     """Answers that draws lose and reconstructions do not, at the worst layer."""
-    return lambda one: max(one["reconstructed"] - one[f"{k}.kept"] for k in LAYERS[name])
+    return lambda one: max(one["reconstructed"] - one[f"{k}.kept"] for k in within(name, one))
 
 
 def rises(one: dict[str, Any]) -> float:
     """Layers of LeNet that seem to know more than the one before."""
-    known = [one[f"{layer}.information"] for layer in LAYERS["lenet"]]
+    known = [one[f"{layer}.information"] for layer in within("lenet", one)]
     return float(sum(after > before for before, after in pairwise(known)))
 
 
@@ -452,7 +459,7 @@ def weights_table(runs: list[dict[str, float]]) -> str:
         "|---" * 6 + "|",
     ]
     for layer in (MIDDLE["lenet"], LOGITS["lenet"]):
-        for weight in WEIGHTS:
+        for weight in (w for w in WEIGHTS if f"{layer}.{w:g}.kept" in runs[0]):
             names = ("fibre_loss", "fibre_loss_reconstructed", "kept", "variance_explained")
             cells = [
                 f"{sum(one[f'{layer}.{weight:g}.{name}'] for one in runs) / len(runs):.3f}"
@@ -469,9 +476,9 @@ def table(found: dict[str, list[dict[str, Any]]]) -> str:
         "nats | fibre loss | of reconstructions | of the nearest real image | diversity |",
         "|---" * 10 + "|",
     ]
-    for name, names in LAYERS.items():
+    for name in LAYERS:
         for one in found.get(name, [])[:1]:
-            for layer in names:
+            for layer in within(name, one):
                 number = {
                     key.removeprefix(f"{layer}."): value
                     for key, value in one.items()
