@@ -25,8 +25,9 @@ def draw(
     colours = sns.color_palette("colorblind")
     order = {name: i + 1 for i, name in enumerate(found)}
     with sns.axes_style("whitegrid"):
-        figure, axes = plt.subplots(1, len(PAIRS), figsize=(13, 4.6), layout="constrained")
-        for place, (across, upright, x_title, y_title) in zip(axes, PAIRS.values(), strict=True):
+        figure, axes = plt.subplots(2, 2, figsize=(8.6, 7.4), layout="constrained")
+        *places, key = axes.flat
+        for place, (across, upright, x_title, y_title) in zip(places, PAIRS.values(), strict=True):
             means = {}
             for name, runs in found.items():
                 points = [
@@ -56,8 +57,17 @@ def draw(
                     bbox={"boxstyle": "circle,pad=0.18", "fc": "white", "ec": colour},
                     arrowprops={"arrowstyle": "-", "color": colour, "lw": 0.6, "shrinkB": 0},
                 )  # fmt: skip
-        legend = "   ".join(f"{i} {name}" for name, i in order.items())
-        figure.supxlabel(_wrapped(legend) + "\nblue: this package", fontsize=8)
+        key.set_axis_off()
+        rows = (len(order) + 2) // 2
+        for i, name in enumerate(order):
+            colour = colours[0] if ours[name] else colours[1]
+            x, y = 0.5 * (i // rows), 0.97 - (i % rows) / (rows + 1)
+            key.text(
+                x + 0.03, y, str(order[name]), fontsize=8, ha="center", va="center",
+                bbox={"boxstyle": "circle,pad=0.18", "fc": "white", "ec": colour},
+            )  # fmt: skip
+            key.text(x + 0.08, y, name, fontsize=9, va="center")
+        key.text(0, 0, "blue: this package", fontsize=9, color=colours[0])
         figure.savefig(folder / f"run_{suite}.png", dpi=110)
         plt.close(figure)
         _speeds(found, ours, folder, suite, colours, plt)
@@ -117,12 +127,3 @@ def _speeds(
     figure.savefig(folder / f"run_{suite}_speed.png", dpi=110)
     plt.close(figure)
 
-
-def _wrapped(text: str, width: int = 150) -> str:
-    lines, line = [], ""
-    for word in text.split("   "):
-        if len(line) + len(word) > width:
-            lines.append(line)
-            line = ""
-        line += ("   " if line else "") + word
-    return "\n".join([*lines, line])

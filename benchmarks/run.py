@@ -28,25 +28,49 @@ from benchmarks.evidence import claim, command, write  # noqa: E402
 from benchmarks.measuring import cell, score  # noqa: E402
 from benchmarks.suites import SUITES  # noqa: E402
 
-# Columns of the table: name, title, format, and whether more is better.
-COLUMNS: tuple[tuple[str, str, str, bool], ...] = (
-    ("test_accuracy", "accuracy", ".3f", True),
-    ("ece", "ECE", ".3f", False),
-    ("preservation", "class kept", ".3f", True),
-    ("diversity_ratio", "diversity", ".2f", True),
-    ("conditional_coverage", "coverage in class", ".2f", True),
-    ("switch_rate", "switch rate", ".3f", True),
-    ("leakage_samples_strongest", "leakage", ".3f", False),
-    ("reconstruction_preservation", "reconstruction kept", ".3f", True),
-    ("fid", "FID", ".3g", False),
-    ("fid_conditional", "FID in class", ".3g", False),
-    ("iwae", "IWAE, nats", ".1f", True),
-    ("pgd_accuracy", "accuracy, PGD", ".3f", True),
-    ("rotated_accuracy", "rotated", ".3f", True),
-    ("seconds_to_target", "seconds to target", ".0f", False),
-    ("samples_per_second", "samples/s", ".0f", True),
-    ("n_parameters", "parameters", ".2e", False),
-)
+# Columns of each table: name, title, format, and whether more is better.
+Column = tuple[str, str, str, bool]
+TABLES: dict[str, tuple[Column, ...]] = {
+    "Class part, nuisance part": (
+        ("preservation", "class kept", ".3f", True),
+        ("preservation_swapped", "kept, swapped", ".3f", True),
+        ("diversity_ratio", "diversity", ".2f", True),
+        ("conditional_coverage", "coverage in class", ".2f", True),
+        ("switch_rate", "switch rate", ".3f", True),
+        ("leakage_samples_strongest", "leakage", ".3f", False),
+        ("reconstruction_preservation", "reconstruction kept", ".3f", True),
+    ),
+    "Samples": (
+        ("fid", "FID", ".3g", False),
+        ("fid_conditional", "FID in class", ".3g", False),
+        ("kid", "KID", ".2g", False),
+        ("precision", "precision", ".2f", True),
+        ("recall", "recall", ".2f", True),
+        ("density", "density", ".2f", True),
+        ("coverage", "coverage", ".2f", True),
+    ),
+    "Answers": (
+        ("test_accuracy", "accuracy", ".3f", True),
+        ("test_accuracy_12_samples", "12 samples", ".3f", True),
+        ("nll", "NLL", ".3f", False),
+        ("ece", "ECE", ".3f", False),
+        ("fgsm_accuracy", "FGSM", ".3f", True),
+        ("pgd_accuracy", "PGD", ".3f", True),
+        ("rotated_accuracy", "rotated", ".3f", True),
+        ("noisy_accuracy", "noisy", ".3f", True),
+        ("elbo", "ELBO", ".1f", True),
+        ("iwae", "IWAE", ".1f", True),
+    ),
+    "Cost": (
+        ("seconds_to_target", "seconds to target", ".1f", False),
+        ("seconds_per_epoch", "seconds per epoch", ".1f", False),
+        ("seconds_training", "seconds of training", ".0f", False),
+        ("samples_per_second", "samples per second", ",.0f", True),
+        ("peak_memory_gb", "memory, GB", ".2f", False),
+        ("n_parameters", "parameters", ",.0f", False),
+    ),
+}
+BETTER = {name: up for columns in TABLES.values() for name, _, _, up in columns}
 # What must not be bought with its opposite.
 OPPOSITES = (
     ("preservation", "diversity_ratio"),
@@ -254,25 +278,36 @@ def average(runs: list[dict[str, Any]], name: str) -> float | None:
     return sum(values) / len(values)
 
 
-def table(found: dict[str, list[dict[str, Any]]]) -> str:
-    """A row for each model, means over seeds with half a 95 % interval."""
-    lines = [
-        f"| model | {' | '.join(title for _, title, _, _ in COLUMNS)} |",
-        "|---" * (1 + len(COLUMNS)) + "|",
-    ]
-    for model, runs in found.items():
-        cells_ = []
-        for name, _, form, _ in COLUMNS:
-            value = average(runs, name)
-            if value is None:
-                cells_.append("")
-                continue
-            one = claim(name, "", "", [float(run[name]) for run in runs])
-            interval = one.get("interval")
-            half = f" ± {format(one['measured'] - interval[0], form)}" if interval else ""
-            cells_.append(f"{format(value, form)}{half}")
-        lines.append(f"| {model} | {' | '.join(cells_)} |")
-    return "\n".join(lines) + "\n"
+def tables(found: dict[str, list[dict[str, Any]]]) -> str:
+    """A row for each model in every table that it has a number of, means with half an interval.
+
+    The interval is that of 95 % over seeds.
+    """
+    lines: list[str] = []
+    for title, columns in TABLES.items():
+        lines += [f"**{title}**", ""]
+        lines.append(f"| model | {' | '.join(head for _, head, _, _ in columns)} |")
+        lines.append("|---" * (1 + len(columns)) + "|")
+        for model, runs in found.items():
+            cells = [shown(runs, name, form) for name, _, form, _ in columns]
+            if any(cells):
+                lines.append(f"| {model} | {' | '.join(cells)} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def shown(runs: list[dict[str, Any]], name: str, form: str) -> str:
+    """A number's mean over seeds, with half a 95 % interval where seeds differ."""
+    value = average(runs, name)
+    if value is None:
+        return ""
+    values = [float(run[name]) for run in runs]
+    interval = claim(name, "", "", values).get("interval")
+    if interval is None or max(values) == min(values):
+        return format(value, form)
+    # The intervals of rates end at 1: their lower half is the whole one.
+    half = f" ± {format(value - interval[0], form)}"
+    return f"{format(value, form)}{half}"
 
 
 def exceptions(found: dict[str, list[dict[str, Any]]]) -> list[str]:
@@ -283,7 +318,7 @@ def exceptions(found: dict[str, list[dict[str, Any]]]) -> list[str]:
     """
     from benchmarks.contest import CONTESTANTS
 
-    sign = {name: 1 if up else -1 for name, _, _, up in COLUMNS}
+    sign = {name: 1 if up else -1 for name, up in BETTER.items()}
 
     def dominates(one: list[float], other: list[float]) -> bool:
         return one != other and all(a >= b for a, b in zip(one, other, strict=True))
@@ -346,14 +381,14 @@ def main(arguments: list[str] | None = None) -> None:
     found = gathered(options)
     said = exceptions(found)
     claims = claims_of(options.suite, found, said)
+    cells = {model: [slim(one) for one in runs] for model, runs in found.items()}
     write(
         command("run", arguments), claims, options.out, source=SUITES[options.suite].source,
-        exceptions=said,
-        cells={model: [slim(one) for one in runs] for model, runs in found.items()},
+        exceptions=said, cells=cells,
         code=sorted({one["code"] for runs in found.values() for one in runs}),
     )  # fmt: skip
     options.tables.mkdir(parents=True, exist_ok=True)
-    (options.tables / f"run_{options.suite}.md").write_text(table(found), encoding="utf-8")
+    (options.tables / f"run_{options.suite}.md").write_text(tables(cells), encoding="utf-8")
     from benchmarks.frontiers import draw
 
     draw(found, {name: CONTESTANTS[name].ours for name in found}, options.plots, options.suite)

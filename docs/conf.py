@@ -34,6 +34,7 @@ napoleon_use_ivar = True  # fields of a named tuple are described once, with the
 html_theme = "furo"
 html_title = "svae"
 html_static_path = ["_static"]
+html_css_files = ["wide.css"]  # tables of many columns
 
 # The order of reading; what is not named here follows in the order of the alphabet.
 ORDER = [

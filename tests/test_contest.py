@@ -37,11 +37,16 @@ def test_a_peer_that_is_better_is_an_exception_unless_it_pays() -> None:
 
 
 def test_numbers_that_a_model_has_not_stay_empty() -> None:
-    found = {"classifier": [{"test_accuracy": 0.5}, {"test_accuracy": 0.7}], "SVAE": row()}
-    lines = run.table(found).splitlines()
-    cells = [cell.strip() for cell in lines[2].split("|")[1:-1]]
-    assert cells[:2] == ["classifier", "0.600 ± 1.271"]
-    assert set(cells[2:]) == {""}
+    plain = [{"test_accuracy": 0.5, "nll": 1.0}, {"test_accuracy": 0.7, "nll": 1.0}]
+    found = {"classifier": plain, "SVAE": row()}
+    lines = run.tables(found).splitlines()
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if "|" in line]
+    # Only where it has a number; seeds that agree have no interval.
+    (cells,) = [row for row in rows if row[0] == "classifier"]
+    assert cells[:4] == ["classifier", "0.600 ± 1.271", "", "1.000"]
+    assert set(cells[4:]) == {""}
+    assert sum(row[0] == "SVAE" for row in rows) == 3
+    assert [line for line in lines if line.startswith("**")] == [f"**{t}**" for t in run.TABLES]
     assert run.exceptions(found) == []
 
 
@@ -143,7 +148,16 @@ def test_models_are_compared_whole(tmp_path: Path, engine: str) -> None:
         assert runs[0]["pgd_accuracy"] <= runs[0]["test_accuracy"] + 0.1
         assert runs[0]["n_parameters"] > 1000
     lines = (tmp_path / "run_digits.md").read_text().splitlines()
-    assert len(lines) == 2 + len(models)
+    costs = lines[lines.index("**Cost**") :]
+    assert len([line for line in costs if line.startswith("| ")]) == 1 + len(models)
+
+
+def test_tables_of_the_comparison_are_those_of_its_results() -> None:
+    results = run.ROOT / "benchmarks" / "results"
+    for path in results.glob("run_*.json"):
+        cells = json.loads(path.read_text())["cells"]
+        page = run.ROOT / "docs" / "_tables" / f"{path.stem}.md"
+        assert page.read_text() == run.tables(cells), path.stem
 
 
 def test_every_contestant_says_what_it_is() -> None:
