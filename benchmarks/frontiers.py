@@ -126,4 +126,3 @@ def _speeds(
                 place.set_xscale("log")
     figure.savefig(folder / f"run_{suite}_speed.png", dpi=110)
     plt.close(figure)
-

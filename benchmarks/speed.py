@@ -354,7 +354,7 @@ def epoch_ours(kind: str, size: int, device: str, data: Any, n_epochs: int) -> f
             compile=True,
             out=out,
             max_epochs=n_epochs,
-            accelerator={"cuda": "gpu"}.get(device, device),
+            accelerator=device,
             devices=1,
             callbacks=[times],
             enable_progress_bar=False,

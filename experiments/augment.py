@@ -108,7 +108,7 @@ def trained(data: Any, options: argparse.Namespace) -> Any:
         data,
         seed=options.seed,
         max_epochs=options.max_epochs,
-        accelerator={"cuda": "gpu"}.get(options.device, options.device),
+        accelerator=options.device,
         devices=1,
         enable_progress_bar=False,
     )

@@ -75,7 +75,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
             seed=options.seed,
             **settings,
             max_epochs=n_epochs,
-            accelerator={"cuda": "gpu"}.get(options.device, options.device),
+            accelerator=options.device,
             devices=1,
             enable_progress_bar=False,
         )

@@ -81,7 +81,7 @@ def fit(vae: Any, data: Any, epochs: int, seed: int, device: str = "auto") -> No
         recipe=Recipe(flow_share=0.0),
         seed=seed,
         max_epochs=epochs,
-        accelerator={"cuda": "gpu"}.get(device, device),
+        accelerator=device,
         devices=1,
         enable_progress_bar=False,
     )

@@ -69,7 +69,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
 
     settings = chosen_settings(data, options)
     trainer = {
-        "accelerator": {"cuda": "gpu"}.get(options.device, options.device),
+        "accelerator": options.device,
         "devices": 1,
         "enable_progress_bar": False,
     }

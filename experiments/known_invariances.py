@@ -213,7 +213,7 @@ def fit(
             seed=options.seed,
             objective=objective,
             recipe=Recipe(learning_rate=5e-3),
-            accelerator={"cuda": "gpu"}.get(options.device, options.device),
+            accelerator=options.device,
             devices=1,
             enable_progress_bar=False,
             compile=False,

@@ -116,7 +116,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
         out=out,
         resume=options.resume,
         max_epochs=epochs,
-        accelerator={"cuda": "gpu"}.get(options.device, options.device),
+        accelerator=options.device,
         devices=1,
         precision=options.precision,
     )

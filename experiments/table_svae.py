@@ -99,7 +99,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
         seed=options.seed,
         out=out,
         max_epochs=options.max_epochs,
-        accelerator={"cuda": "gpu"}.get(options.device, options.device),
+        accelerator=options.device,
         devices=1,
         enable_progress_bar=False,
     )

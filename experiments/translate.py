@@ -124,12 +124,7 @@ def generator_of(options: argparse.Namespace) -> torch.Generator:
 
 def trainer_of(options: argparse.Namespace) -> dict[str, Any]:
     """Keywords of every training."""
-    kinds = {"cuda": "gpu"}
-    return {
-        "accelerator": kinds.get(options.device, options.device),
-        "devices": 1,
-        "enable_progress_bar": False,
-    }
+    return {"accelerator": options.device, "devices": 1, "enable_progress_bar": False}
 
 
 def fitted_target(data: Any, options: argparse.Namespace) -> Any:

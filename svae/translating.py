@@ -69,11 +69,16 @@ class Comparison:
 
     @property
     def sentence(self) -> str:
-        """The case in words."""
-        share = f"the source determines {self.explained.value:.0%} of the target's code"
+        """The case in words, with the numbers that decide it."""
+        said = f"the source determines {self.explained.value:.0%} of the target's code: "
         if self.case == "determined":
-            return f"{share}: there is little to draw, the mean translator is the better one"
-        return f"{share}: the rest is drawn, and the mean of it is no translation"
+            said += "there is little to draw, the mean is the better translation"
+        else:
+            said += "the rest is open, draws are the better translations"
+        if self.frechet_flow is None or self.frechet_mean is None:
+            return said
+        flow, mean = self.frechet_flow.value, self.frechet_mean.value
+        return f"{said} (Fréchet distance of draws {flow:.3g}, of the mean {mean:.3g})"
 
 
 @torch.no_grad()
