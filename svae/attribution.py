@@ -104,6 +104,13 @@ def attribute(
             "grad_cam weighs the maps of a convolution: give a module as the function and "
             "layer=, one of its convolutions"
         )
+    if method != "occlusion":
+        with torch.enable_grad():
+            if not function(x[:1].clone().requires_grad_()).requires_grad:
+                raise ValueError(
+                    "the function has no gradient with respect to its input, as where words or "
+                    'labels stand between the two: attribute it with method="occlusion"'
+                )
     with torch.no_grad():
         outputs = in_shrinking_batches(lambda rows: function(x[rows]), len(x), batch_size)
     chosen = outputs.argmax(1) if target is None else torch.as_tensor(target).expand(len(x))

@@ -192,3 +192,13 @@ def test_batches_shrink_when_memory_runs_out(caplog: pytest.LogCaptureFixture) -
         in_shrinking_batches(never, 4)
     with pytest.raises(RuntimeError, match="shapes differ"):
         in_shrinking_batches(wrong, 4)
+
+
+def test_a_function_without_a_gradient_says_so() -> None:
+    def words(x: Tensor) -> Tensor:
+        return torch.nn.functional.one_hot((x.flatten(1).sum(1) > 1).long(), 2).float()
+
+    x = torch.rand(3, 1, 8, 8)
+    with pytest.raises(ValueError, match=r'no gradient.*method="occlusion"'):
+        attribute(words, x)
+    assert attribute(words, x, method="occlusion").values.shape == x.shape
