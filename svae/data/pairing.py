@@ -1,8 +1,9 @@
 """Examples of one domain, each with what belongs to it in another."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,7 +21,8 @@ class PairedData(ArrayData):
     Args:
         data: Examples of the target.
         source: Inputs of the source by split, as many as there are examples and in their order:
-            tensors, or lists, such as captions. Or a function that gives those of one of its sets.
+            tensors or arrays, or lists, such as captions. Or a function that gives those of one
+            of its sets.
 
     Attributes:
         source_inputs: By split, ``train``, ``validation`` and ``test``.
@@ -40,7 +42,7 @@ class PairedData(ArrayData):
     ) -> None:
         sets = {name: getattr(data, name) for name in SPLITS}
         inputs = {
-            name: source[name] if isinstance(source, Mapping) else source(part)
+            name: _rows(source[name] if isinstance(source, Mapping) else source(part))
             for name, part in sets.items()
         }
         for name, part in sets.items():
@@ -59,7 +61,7 @@ class PairedData(ArrayData):
 
 
 def paired(
-    source: Tensor | Sequence[Any],
+    source: Any,
     target: Tensor,
     y: Tensor | None = None,
     batch_size: int = 128,
@@ -69,7 +71,7 @@ def paired(
     """Pairs, split 80 / 10 / 10 into training, validation and test.
 
     Args:
-        source: Inputs of the source: a tensor, or a list, such as captions.
+        source: Inputs of the source: a tensor or an array, a list or a column, such as captions.
         target: Inputs of the target that they are translated to, row by row.
         y: Labels of the pairs, where there are any.
         batch_size: Examples per batch and process.
@@ -84,7 +86,7 @@ def paired(
         >>> len(data.train), len(data.source_inputs["train"])
         (16, 16)
     """
-    n = len(target)
+    n, source = len(target), _rows(source)
     if len(source) != n:
         raise ValueError(_unequal(len(source), n))
     if n < 10:
@@ -104,6 +106,17 @@ def paired(
         return [source[i] for i in part.tolist()]
 
     return PairedData(data, {name: chosen(part) for name, part in rows.items()})
+
+
+def _rows(source: Any) -> Tensor | list[Any]:
+    """Inputs by place, whatever index or type of array they came with."""
+    if isinstance(source, Tensor):
+        return source
+    # A column of a table is indexed by labels, which a shuffle or a filter leaves out of order.
+    array = source.to_numpy() if hasattr(source, "to_numpy") else source
+    if isinstance(array, np.ndarray) and array.dtype.kind in "fiub":
+        return torch.from_numpy(np.ascontiguousarray(array))
+    return list(array)
 
 
 def source_inputs(data: ArrayData, split: str) -> Any | None:
