@@ -32,6 +32,7 @@ from torch import Tensor
 from torch.nn import functional
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+SENTENCES = "all-MiniLM-L6-v2"  # of sentence-transformers
 
 
 @dataclass
@@ -65,12 +66,21 @@ def parser() -> argparse.ArgumentParser:
     """The command's options."""
     options = argparse.ArgumentParser(description="Translation between two frozen models.")
     options.add_argument("--task", default="captions", choices=list(TASKS))
+    options.add_argument(
+        "--dataset", default="auto", choices=["auto", "mnist", "digits"], help="which digits"
+    )
     options.add_argument("--data-root", help="folder of the data; else $SVAE_DATA, else data/")
     options.add_argument("--text", nargs="*", default=[], help="captions of your own to translate")
-    options.add_argument("--encoder", help="a sentence encoder's name; else words are counted")
+    options.add_argument(
+        "--encoder",
+        default="auto",
+        help="of captions: words, which are counted, or a sentence encoder's name; auto takes "
+        f"{SENTENCES} where it is installed",
+    )
     options.add_argument("--out", default="runs/translate")
     options.add_argument("--seed", type=int, default=0)
     options.add_argument("--steps", type=int, default=3000, help="of each flow")
+    options.add_argument("--max-epochs", type=int, help="of each training, instead of its steps")
     options.add_argument("--noise", type=float, default=0.1, help="on codes, in their deviations")
     options.add_argument("--n-train", type=int, default=50_000, help="digits to caption")
     options.add_argument("--copies", type=int, default=2, help="of each, with other attributes")
@@ -82,6 +92,8 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> dict[str, Any]:
     """Fits, measures, draws; gives what ``metrics.json`` holds."""
     options = parser().parse_args(arguments)
+    if options.text and options.task != "captions":
+        raise SystemExit(f"--text is of --task captions, not of --task {options.task}")
     started = time.perf_counter()
 
     import svae
@@ -93,6 +105,9 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     metrics: dict[str, Any] = {"task": options.task, "seed": options.seed}
     target = None
     for name, setting in TASKS[options.task](options).items():
+        if options.text:
+            setting.source.representation(options.text)  # a word that is not known is found now
+        metrics["dataset"] = setting.data.name
         target = target or fitted_target(setting.data, options)
         bridge, mean = translators(setting, target, options)
         found = measured(bridge, mean, setting, options)
@@ -101,7 +116,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
         prefix = f"{name}_" if name else ""
         svae.plots.save(picture(bridge, mean, setting, options), out / f"{prefix}translations.png")
         svae.plots.save(likenesses(bridge, setting), out / f"{prefix}likeness.png")
-        bridge.save(out / (name or "bridge"))
+        bridge.save(out / name)
         if options.text:
             drawn = bridge.translate(options.text, 8, generator_of(options))
             figure = svae.plots.translations(drawn, options.text)
@@ -124,7 +139,10 @@ def generator_of(options: argparse.Namespace) -> torch.Generator:
 
 def trainer_of(options: argparse.Namespace) -> dict[str, Any]:
     """Keywords of every training."""
-    return {"accelerator": options.device, "devices": 1, "enable_progress_bar": False}
+    limit = {} if options.max_epochs is None else {"max_epochs": options.max_epochs}
+    return {
+        "accelerator": options.device, "devices": 1, "enable_progress_bar": False, **limit
+    }  # fmt: skip
 
 
 def fitted_target(data: Any, options: argparse.Namespace) -> Any:
@@ -154,7 +172,7 @@ def translators(setting: Setting, target: Any, options: argparse.Namespace) -> t
     size = {} if options.quick else {"n_blocks": 16, "hidden": (256, 256)}
     for kind, given, how in (
         (svae.TranslationBridge, objective, size),
-        (MeanTranslator, None, {}),
+        (MeanTranslator, None, {} if options.quick else {"hidden": (1024, 1024, 1024)}),
     ):
         torch.manual_seed(options.seed)
         one = kind(setting.source, target, setting.view, **how)
@@ -197,9 +215,9 @@ def measured(
         probes = leakage(*[(v[rows], wanted[rows]) for rows in parts], seed=options.seed)
         numbers[f"probe_{name}"] = probes["strongest"]
         numbers[f"probe_chance_{name}"] = probes["chance"]
-    trainer = {"max_epochs": 2 if options.quick else 4, **trainer_of(options)}
+    trainer = trainer_of(options) | {"max_epochs": 2 if options.quick else 4}
     numbers["gap"] = residual_gap(bridge, setting.data, options.seed, **trainer)
-    result = {"case": found.case, **Audit(numbers).flat()}
+    result = {"case": found.case, "better": found.better, **Audit(numbers).flat()}
     for name, value in result.items():
         if not isinstance(value, list):
             print(f"  {name:<24} {value if isinstance(value, str) else round(value, 4)}")
@@ -241,16 +259,10 @@ def likenesses(bridge: Any, setting: Setting) -> Any:
 def captions(options: argparse.Namespace) -> dict[str, Setting]:
     """Captions to coloured digits."""
     import svae
-    from svae.bridges import BagOfWords, SentenceEncoder
-    from svae.data.captioned import ATTRIBUTES, DIGIT_WORDS, read_attributes
+    from svae.data.captioned import ATTRIBUTES, read_attributes
 
     data = captioned_digits(options)
-    texts = data.source_inputs["train"]
-    source = (
-        SentenceEncoder(options.encoder)
-        if options.encoder
-        else BagOfWords.of(texts, answers=DIGIT_WORDS)
-    )
+    source = caption_encoder(data.source_inputs["train"], options)
     judge = judge_of(data, options)
 
     def read(x: Tensor) -> dict[str, Tensor]:
@@ -270,6 +282,24 @@ def captions(options: argparse.Namespace) -> dict[str, Setting]:
     return {
         "": Setting(data, source, view, lambda x: judge.features(grey(x)), read, wanted, groups)
     }
+
+
+def caption_encoder(texts: list[str], options: argparse.Namespace) -> Any:
+    """A frozen sentence encoder where one is installed or asked for, else counts of words."""
+    from svae.bridges import BagOfWords, SentenceEncoder
+    from svae.data.captioned import DIGIT_WORDS
+
+    if options.encoder not in ("auto", "words"):
+        return SentenceEncoder(options.encoder)
+    if options.encoder == "auto":
+        try:
+            from sentence_transformers import SentenceTransformer  # pyright: ignore
+
+            # What is not on this machine is not fetched without being asked for.
+            return SentenceEncoder(SentenceTransformer(SENTENCES, local_files_only=True))
+        except (ImportError, OSError) as error:
+            print(f"no sentence encoder here ({type(error).__name__}): words are counted")
+    return BagOfWords.of(texts, answers=DIGIT_WORDS)
 
 
 def captioned_digits(options: argparse.Namespace) -> Any:
@@ -309,7 +339,7 @@ def digits_of(options: argparse.Namespace, n_train: int | None = None) -> Any:
     """MNIST where it is, else the embedded digits; as many as are asked for."""
     import svae
 
-    data = svae.data.choose("digits" if options.quick else "mnist", options.data_root)
+    data = svae.data.choose("digits" if options.quick else options.dataset, options.data_root)
     sizes = (300, 60, 200) if options.quick else (n_train or len(data.train), 2000, 5000)
     for name, n in zip(("train", "validation", "test"), sizes, strict=True):
         part = getattr(data, name)
@@ -328,10 +358,11 @@ def judge_of(data: Any, options: argparse.Namespace) -> Any:
     import svae
     from svae.judge import load_judge, train_judge
 
-    if not options.quick:
-        return load_judge(svae.data.choose("mnist", options.data_root))
+    base = digits_of(options)
+    if base.name == "mnist":
+        return load_judge(base)
     x, y = grey(data.train.floats()), data.train.y
-    return train_judge(svae.data.as_data((x, y)), 2, options.seed)
+    return train_judge(svae.data.as_data((x, y)), 2 if options.quick else 10, options.seed)
 
 
 def layers(options: argparse.Namespace) -> dict[str, Setting]:
@@ -342,8 +373,8 @@ def layers(options: argparse.Namespace) -> dict[str, Setting]:
     from svae.judge import load_judge, train_judge
 
     data = digits_of(options)
-    if options.quick:
-        net: Any = train_judge(data, 2, 100)
+    if data.name != "mnist":
+        net: Any = train_judge(data, 2 if options.quick else 10, 100)
         names = tuple(name for name, _ in net.named_modules() if name)[-1:]
     else:
         net, names = LeNet.trained(), ("conv1", "conv2", "pool2", "relu", "ip2")
@@ -481,7 +512,7 @@ def second_domain(digits: Any, options: argparse.Namespace) -> Any:
         other = svae.data.choose("fashion", options.data_root)
     except FileNotFoundError as error:
         print(f"no Fashion-MNIST ({error}): outlines of the digits in its place")
-        other = svae.data.choose("digits" if options.quick else "mnist", options.data_root)
+        other = svae.data.choose(str(digits.name), options.data_root)
         for name in ("train", "validation", "test"):
             part = getattr(digits, name)
             x = svae.shifts.edges(part.floats())

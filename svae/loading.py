@@ -14,6 +14,7 @@ _RESTORE = {
     "svae.ConceptBridge": files.restore,
     "svae.InvarianceBridge": files.restore_invariance,
     "svae.TranslationBridge": files.restore_translation,
+    "svae.MeanTranslator": files.restore_translation,
 }
 
 
@@ -25,7 +26,8 @@ def load(folder: str | Path, **parts: Any) -> Any:
         parts: What is not from this package and so not in the folder: ``model`` and ``guide`` of
             an :class:`svae.SVAE`; ``frozen`` and ``decoder`` of a :class:`svae.ConceptBridge`;
             ``frozen`` and ``autoencoder`` of a :class:`svae.InvarianceBridge`; ``source``,
-            ``target`` and ``view`` of a :class:`svae.TranslationBridge`.
+            ``target`` and ``view`` of a :class:`svae.TranslationBridge` or a
+            :class:`svae.bridges.MeanTranslator`.
 
     Returns:
         The model or bridge that was saved.

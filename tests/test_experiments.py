@@ -367,7 +367,7 @@ def test_translations_are_measured_and_drawn(
     monkeypatch.setenv("SVAE_CACHE", str(tmp_path / "cache"))
     given = ["--task", task, "--quick", "--out", str(tmp_path)]
     if task == "captions":
-        given += ["--text", "a bold red two, upright"]
+        given += ["--encoder", "words", "--text", "a bold red two, upright"]
     found = script("translate").main(given)
     assert json.loads((tmp_path / "metrics.json").read_text()) == found
     names = [name for name in found if name.endswith("explained")]
@@ -376,6 +376,7 @@ def test_translations_are_measured_and_drawn(
         stem = name.removesuffix("explained")
         assert -1 < found[name] < 1
         assert found[f"{stem}case"] in ("determined", "ambiguous")
+        assert found[f"{stem}better"] in ("draws", "mean", "either")
         assert found[f"{stem}frechet_flow"] > found[f"{stem}frechet_target"] >= 0
         assert f"{stem}gap" in found
     pictures = sorted(path.name for path in tmp_path.glob("*.png"))
@@ -383,7 +384,7 @@ def test_translations_are_measured_and_drawn(
     if task == "captions":
         assert "text.png" in pictures
         assert 0.3 < found["diversity"] < 2
-        bridge = svae.load(tmp_path / "bridge", view=lambda x: ["a red two"] * len(x))
+        bridge = svae.load(tmp_path, view=lambda x: ["a red two"] * len(x))
         assert bridge.translate(["a fine blue nine, leaning left"]).shape == (1, 1, 3, 28, 28)
 
 

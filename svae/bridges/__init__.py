@@ -23,7 +23,7 @@ from svae.bridges.translation import (
     TranslationBridge,
     TranslationObjective,
 )
-from svae.bridges.translator import Source, Translator
+from svae.bridges.translator import Source, Translator, UnseenUnits
 
 __all__ = [
     "Adversarial",
@@ -59,6 +59,7 @@ __all__ = [
     "TranslationObjective",
     "Translator",
     "UnitsDropped",
+    "UnseenUnits",
     "Vectors",
     "allot",
     "score",

@@ -203,7 +203,9 @@ def _represented(bridge: ConceptBridge, examples: Any) -> Tensor:
     if frozen.output_shape is None:
         frozen.representation(next(_floats(examples, 2)))
     n = max(2, min(len(examples), _MAX_BYTES // (4 * math.prod(frozen.shape))))
-    return torch.cat([*representations(frozen, _floats(examples, n), "examples")]).float()
+    return torch.cat(
+        [*representations(frozen.representation, _floats(examples, n), "examples")]
+    ).float()
 
 
 def _values(evidence: Sequence[Evidence], n: int) -> Tensor:
@@ -214,14 +216,14 @@ def _values(evidence: Sequence[Evidence], n: int) -> Tensor:
 
 def _banks(bridge: ConceptBridge, evidence: Sequence[Evidence]) -> list[PairBank]:
     """The pairs of every concept that has some, represented."""
-    banks = []
+    banks, show = [], bridge.frozen.representation
     for concept, found in zip(bridge.concepts, evidence, strict=True):
         for one in (found, *found.more):
             if one.first is None or one.second is None:
                 continue
             pairs = f"pairs of {concept.name!r},"
             first, second = (
-                torch.cat([*representations(bridge.frozen, side.split(_CHUNK), pairs)]).float()
+                torch.cat([*representations(show, side.split(_CHUNK), pairs)]).float()
                 for side in (one.first, one.second)
             )
             banks.append(PairBank(concept.name, first, second, one.differ))

@@ -15,10 +15,12 @@ from svae.bridges.coordinates import Coordinates
 from svae.bridges.frozen import Frozen
 from svae.bridges.invariance import InvarianceBridge
 from svae.bridges.naming import Evidence
-from svae.bridges.translation import TranslationBridge
+from svae.bridges.translation import MeanTranslator, TranslationBridge
+from svae.bridges.translator import Translator
 from svae.saving import (
     checksum,
     describe,
+    digest_of,
     load_weights,
     read_json,
     rebuild,
@@ -45,6 +47,7 @@ def save_bridge(bridge: ConceptBridge, folder: str | Path) -> None:
         "class": "svae.ConceptBridge",
         "frozen": _described(bridge.frozen),
         "fingerprint": bridge.frozen.fingerprint,
+        "opened": _opened(bridge.frozen),
         "x_shape": bridge.frozen.x_shape,
         "shape": coordinates.shape,
         "decoder": None if bridge.decoder is None else _described(bridge.decoder),
@@ -72,25 +75,28 @@ def _write(
     (folder / "model.json").write_text(json.dumps(config, indent=1), encoding="utf-8")
 
 
-def save_translation(bridge: TranslationBridge, folder: str | Path) -> None:
-    """Writes what :meth:`TranslationBridge.save` says."""
+def save_translation(model: Translator, folder: str | Path) -> None:
+    """Writes what :meth:`Translator.save` says."""
     folder = writable(folder)
-    names = bridge.part_names
+    names = model.part_names
+    parts = dict(zip(names, (model.source, model.target), strict=True))
     config: dict[str, Any] = {
-        "class": f"svae.{type(bridge).__name__}",
-        names[0]: _described(bridge.source),
-        "fingerprint": getattr(bridge.source, "fingerprint", None),
-        "x_shape": bridge.x_shape,
-        "source_shape": getattr(bridge.source, "x_shape", None),
-        names[1]: _described(bridge.target),
-        "view": bridge.view is not None,
-        "settings": bridge.settings,
-        "code_noise": bridge.code_noise,
+        "class": f"svae.{type(model).__name__}",
+        **{name: _described(part) for name, part in parts.items()},
+        "digests": {name: _digest(part) for name, part in parts.items()},
+        "fingerprint": getattr(model.source, "fingerprint", None),
+        "opened": _opened(model.source),
+        "x_shape": model.x_shape,
+        "source_shape": getattr(model.source, "x_shape", None),
+        "view": model.view is not None,
+        "settings": model.settings,
+        "code_noise": model.code_noise,
+        "units": True,  # codes are standardised, which they were not in older files
     }
-    kept = nn.ModuleDict({"fitted": _fitted(bridge)})
+    kept = nn.ModuleDict({"fitted": _fitted(model)})
     if config[names[1]] != _FOREIGN:
-        kept[names[1]] = bridge.target
-    _write(bridge.source, kept, config, folder, names[0])
+        kept[names[1]] = model.target
+    _write(model.source, kept, config, folder, names[0])
 
 
 def restore_translation(
@@ -98,8 +104,8 @@ def restore_translation(
     source: Any = None,
     target: nn.Module | None = None,
     view: Callable[[torch.Tensor], Any] | None = None,
-) -> TranslationBridge:
-    """Loads what :meth:`TranslationBridge.save` wrote, in evaluation mode on the CPU.
+) -> Translator:
+    """Loads what a bridge or a mean translator wrote, in evaluation mode on the CPU.
 
     Args:
         folder: The folder that was written.
@@ -108,7 +114,7 @@ def restore_translation(
         view: From the target's inputs to the source's, needed where there was one.
 
     Raises:
-        ValueError: If the source is another than the bridge was fitted to, a part is missing or a
+        ValueError: If source or target is another than was fitted to, a part is missing or a
             file is damaged.
     """
     config = read_json(Path(folder) / "model.json")
@@ -118,10 +124,13 @@ def restore_translation(
             "folder, view=...)"
         )
 
-    def build(found: Any, coder: nn.Module) -> TranslationBridge:
-        return TranslationBridge(found, coder, view, config["x_shape"], **config["settings"])
+    mean = config["class"] == f"svae.{MeanTranslator.__name__}"
+    kind = MeanTranslator if mean else TranslationBridge
 
-    return _restored(TranslationBridge, folder, config, source, target, build)
+    def build(found: Any, coder: nn.Module) -> Translator:
+        return kind(found, coder, view, config["x_shape"], **config["settings"])
+
+    return _restored(kind, folder, config, source, target, build)
 
 
 def restore_invariance(
@@ -146,7 +155,7 @@ def restore_invariance(
     return _restored(InvarianceBridge, folder, config, frozen, autoencoder, build)
 
 
-_B = TypeVar("_B", bound=TranslationBridge)
+_B = TypeVar("_B", bound=Translator)
 
 
 def _restored(
@@ -159,21 +168,26 @@ def _restored(
 ) -> _B:
     """A bridge with the weights of its file, built of what was given or is described there."""
     folder, names = Path(folder), kind.part_names
+    if absent := {*names, "x_shape", "settings"} - {*config}:
+        raise ValueError(_strange(folder, f"it lacks {', '.join(sorted(absent))}"))
     given = {names[0]: source, names[1]: target}
     found, coder = _parts(folder, config, **given)
     if found is None or coder is None:
         missing = names[0].replace("frozen", "frozen network") if found is None else names[1]
         example = {"frozen": "svae.Frozen(model, layer)"}.get(names[0], "...")
         raise ValueError(
-            f"the {missing} of {folder} is not from this package: give it again, svae.load("
-            f"folder, {names[0]}={example}, {names[1]}=...)"
+            f"the {missing} of {folder} is not from this package, or holds a function or a model "
+            f"that is not, and cannot be written: give it again, svae.load(folder, "
+            f"{names[0]}={example}, {names[1]}=...)"
         )
     if isinstance(found, Frozen):
         # Files that were written before sources had shapes of their own have one for both.
         found.x_shape = tuple(config.get("source_shape") or config["x_shape"])
+    for name, part in given.items():
+        _check_given(part, name, config, folder)
     bridge = build(found, coder)
     bridge.code_noise = config.get("code_noise", 0.0)
-    kept = nn.ModuleDict({"fitted": _fitted(bridge)})
+    kept = nn.ModuleDict({"fitted": _fitted(bridge, with_units="units" in config)})
     for name, part in ((names[1], coder), (names[0], found)):
         if config[name] != _FOREIGN and isinstance(part, nn.Module):
             # What was given keeps its own weights.
@@ -184,10 +198,10 @@ def _restored(
     return bridge.eval()
 
 
-def _fitted(bridge: TranslationBridge) -> nn.Module:
+def _fitted(bridge: Translator, with_units: bool = True) -> nn.Module:
     """What :func:`svae.fit` has set, without the parts that stay frozen."""
     part = nn.Module()
-    for name in bridge.fitted:
+    for name in (*bridge.fitted, *["units"] * with_units):
         part.add_module(name, getattr(bridge, name))
     for name in ("mean", "scale", "size"):
         part.register_buffer(name, getattr(bridge, name))
@@ -204,10 +218,49 @@ def _parts(folder: Path, config: Any, **given: Any) -> list[Any]:
             for name, part in given.items()
         ]
     except (KeyError, TypeError) as error:
+        raise ValueError(_strange(folder, str(error))) from error
+
+
+def _strange(folder: Path, why: str) -> str:
+    return (
+        f"{folder / 'model.json'} is not what .save(folder) writes ({why}): it was damaged or is "
+        "another program's file. Copy or fit again."
+    )
+
+
+def _opened(source: Any) -> dict[str, Any] | None:
+    """Where a network was opened, which its weights do not say."""
+    if not isinstance(source, Frozen):
+        return None
+    return {"layer": source.layer, "tokens": source.tokens}
+
+
+def _digest(part: Any) -> str | None:
+    """Of all tensors of a source or target; None of what has none."""
+    state = part.state_dict() if isinstance(part, nn.Module) else {}
+    tensors = {name: value for name, value in state.items() if isinstance(value, torch.Tensor)}
+    return digest_of(tensors) if tensors else None
+
+
+def _check_given(part: Any, name: str, config: dict[str, Any], folder: Path) -> None:
+    """Refuses another part than was fitted to, as far as its file says."""
+    if part is None:
+        return
+    opened = config.get("opened")
+    if isinstance(part, Frozen) and opened is not None and opened != _opened(part):
         raise ValueError(
-            f"{folder / 'model.json'} is not what .save(folder) writes ({error}): it was "
-            "damaged or is another program's file. Copy or fit again."
-        ) from error
+            f"the bridge in {folder} was fitted to the network opened at {opened}, got "
+            f"{_opened(part)}. Write svae.Frozen(model, layer=..., tokens=...) as then."
+        )
+    was, digest = config[name], config.get("digests", {}).get(name)
+    if isinstance(part, Frozen):  # whose weights have a message of their own
+        digest = None
+    other = was != _FOREIGN and (own := _described(part)) != _FOREIGN and own != was
+    if other or (digest is not None and digest != _digest(part)):
+        raise ValueError(
+            f"the bridge in {folder} was fitted to another {name}: it is built otherwise or has "
+            f"other weights. Give the {name} as it was."
+        )
 
 
 def _check_fingerprint(network: Frozen, config: dict[str, Any], folder: Path) -> None:
@@ -237,14 +290,12 @@ def restore(
     folder = Path(folder)
     config = read_json(folder / "model.json")
     network, shown = _parts(folder, config, frozen=frozen, decoder=decoder)
+    _check_given(frozen, "frozen", config, folder)
     try:
         sizes = {name: (n_dims, n_values) for name, n_dims, n_values in config["sizes"]}
         settings, answer = config["settings"], config["answer"]
     except (KeyError, TypeError) as error:
-        raise ValueError(
-            f"{folder / 'model.json'} is not what .save(folder) writes ({error}): it was "
-            "damaged or is another program's file. Copy or fit again."
-        ) from error
+        raise ValueError(_strange(folder, str(error))) from error
     if not isinstance(network, Frozen):
         raise ValueError(
             f"the frozen network of {folder} is not from this package: give it again, "

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from svae.bridges.frozen import Frozen
 from svae.bridges.refining import FibreRefiner
 from svae.bridges.translation import MAX_LOG_SCALE, TranslationBridge
+from svae.bridges.units import CodeUnits
 from svae.flows import ConditionalFlow
 from svae.latent import Latent
 
@@ -49,8 +50,8 @@ class InvarianceBridge(TranslationBridge):
 
     Args:
         frozen: The network, opened at the layer.
-        autoencoder: A module with ``encode(x)``, to codes ``(batch, D)`` of about unit scale, and
-            ``decode(code)``, such as a fitted :class:`svae.bridges.Autoencoder`. It is frozen too.
+        autoencoder: A module with ``encode(x)``, to codes ``(batch, D)``, and ``decode(code)``,
+            such as a fitted :class:`svae.bridges.Autoencoder`. It is frozen too.
         n_blocks: Blocks of the flow.
         hidden: Widths of the hidden layers of every coupling.
         context: Features that the representation is summed up in for the couplings.
@@ -228,6 +229,7 @@ class CodeDensity(nn.Module):
     ) -> None:
         super().__init__()
         self.autoencoder = autoencoder.requires_grad_(False).eval()
+        self.units = CodeUnits(n_code)
         self.flow = ConditionalFlow(
             n_code, n_blocks=n_blocks, hidden=hidden, max_log_scale=MAX_LOG_SCALE
         )
@@ -239,11 +241,11 @@ class CodeDensity(nn.Module):
         return self
 
     def code(self, x: Float[Tensor, "batch *event"]) -> Float[Tensor, "batch D"]:
-        """The autoencoder's code."""
-        return self.autoencoder.encode(x)  # pyright: ignore[reportCallIssue]
+        """The autoencoder's code, every dim standardised."""
+        return self.units(self.autoencoder.encode(x))  # pyright: ignore[reportCallIssue]
 
     def log_prob(self, code: Float[Tensor, "batch D"]) -> Float[Tensor, " batch"]:
-        """Log-density of codes, in nats."""
+        """Log-density of standardised codes, in nats."""
         return self.flow.log_prob(code)
 
     def loss(

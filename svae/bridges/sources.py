@@ -87,6 +87,7 @@ class Labels(Described, nn.Module):
         if n_classes < 2:
             raise ValueError(f"n_classes must be at least 2, got {n_classes}")
         self.shape = (n_classes,)
+        self.unit_names = [f"label {label}" for label in range(n_classes)]
 
     def representation(self, y: Int[Tensor, " batch"]) -> Float[Tensor, "batch classes"]:
         """One-hot vectors.
@@ -113,13 +114,17 @@ class Labels(Described, nn.Module):
 class BagOfWords(Described, nn.Module):
     """Captions as counts of the words that are known; order counts for nothing.
 
+    A word is a run of letters and digits, apostrophes within it included; capitals are as small
+    letters.
+
     Args:
         words: The words that are known, each once.
         answers: The words among them that name the classes, in their order; a caption's answer is
             which of them it has.
 
     Raises:
-        ValueError: If there are no words, or an answer is none of them.
+        TypeError: If one string came in the place of many.
+        ValueError: If there are no words, one is no word, or an answer is none of them.
 
     Example:
         >>> words = BagOfWords.of(["a red seven", "a blue one"], answers=["one", "seven"])
@@ -131,7 +136,15 @@ class BagOfWords(Described, nn.Module):
 
     def __init__(self, words: Sequence[str], answers: Sequence[str] = ()) -> None:
         super().__init__()
-        self.words, self.answers = list(words), list(answers)
+        for given in (words, answers):
+            _check_many(given, "words")
+        self.words = [word.lower() for word in words]
+        self.answers = [word.lower() for word in answers]
+        if strange := [word for word in self.words if _split(word) != [word]]:
+            raise ValueError(
+                f"{strange[0]!r} is not one word: in captions it would be read as "
+                f"{_split(strange[0])}. Give these, or write it together."
+            )
         if not self.words or len(set(self.words)) < len(self.words):
             raise ValueError(f"expected one word or more, each once, got {self.words}")
         self._place = {word: i for i, word in enumerate(self.words)}
@@ -139,16 +152,28 @@ class BagOfWords(Described, nn.Module):
             raise ValueError(f"answers must be words that are known; {', '.join(strange)} are not")
         self.shape = (len(self.words),)
 
+    @property
+    def unit_names(self) -> list[str]:
+        """What each unit of a representation counts."""
+        return [repr(word) for word in self.words]
+
     @classmethod
     def of(cls, captions: Iterable[str], answers: Sequence[str] = ()) -> "BagOfWords":
-        """The words of these captions, in alphabetical order."""
+        """The words of these captions, in alphabetical order.
+
+        Raises:
+            TypeError: If one string came in the place of many, or a caption is no text.
+            ValueError: If a caption has no word.
+        """
+        captions = captions if isinstance(captions, str) else list(captions)
+        _check_captions(captions)
         return cls(sorted({word for caption in captions for word in _split(caption)}), answers)
 
     def representation(self, captions: Sequence[str]) -> Float[Tensor, "batch words"]:
         """How often each word stands in each caption.
 
         Raises:
-            TypeError: If one string came in the place of many.
+            TypeError: If one string came in the place of many, or a caption is no text.
             ValueError: If a caption has no word, or one that is not known.
         """
         _check_captions(captions)
@@ -183,6 +208,7 @@ class SentenceEncoder(nn.Module):
 
     Args:
         model: A ``SentenceTransformer``, or the name or folder of one.
+        head: From embeddings to logits, where captions answer something.
 
     Raises:
         ImportError: If the extra is not installed.
@@ -191,7 +217,11 @@ class SentenceEncoder(nn.Module):
         Sentence-BERT (Reimers & Gurevych, 2019), https://arxiv.org/abs/1908.10084
     """
 
-    def __init__(self, model: object = "all-MiniLM-L6-v2") -> None:
+    def __init__(
+        self,
+        model: object = "all-MiniLM-L6-v2",
+        head: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
         super().__init__()
         try:
             from sentence_transformers import SentenceTransformer  # pyright: ignore
@@ -201,6 +231,7 @@ class SentenceEncoder(nn.Module):
                 "svae.bridges.BagOfWords needs nothing."
             ) from error
         self.model = SentenceTransformer(model) if isinstance(model, str) else model
+        self.head = head
         self.shape = tuple(self.representation(["a"]).shape[1:])
 
     @torch.no_grad()
@@ -208,7 +239,7 @@ class SentenceEncoder(nn.Module):
         """Embeddings.
 
         Raises:
-            TypeError: If one string came in the place of many.
+            TypeError: If one string came in the place of many, or a caption is no text.
             ValueError: If a caption has no word.
         """
         _check_captions(captions)
@@ -217,20 +248,42 @@ class SentenceEncoder(nn.Module):
         )
         return found.float().clone()
 
+    def predict(self, captions: Sequence[str]) -> Float[Tensor, "batch classes"]:
+        """Logits, by the head.
+
+        Raises:
+            ValueError: If there is none.
+        """
+        if self.head is None:
+            raise ValueError(
+                "these captions answer nothing: give svae.bridges.SentenceEncoder(model, "
+                "head=...), a function from embeddings to logits"
+            )
+        return self.head(self.representation(captions))
+
 
 def _split(caption: str) -> list[str]:
     return _WORD.findall(caption.lower())
 
 
+def _check_many(texts: object, what: str) -> None:
+    if isinstance(texts, str):
+        raise TypeError(f"expected a list of {what}, got the one {texts!r}: put it in [...]")
+
+
 def _check_captions(captions: Sequence[str]) -> None:
-    if isinstance(captions, str):
-        raise TypeError(f"expected a list of captions, got the one {captions!r}: put it in [...]")
+    _check_many(captions, "captions")
     if isinstance(captions, Tensor):
         raise TypeError(
             f"expected a list of captions, got a tensor of shape {tuple(captions.shape)}: give "
             "the bridge a view=, from pictures to the captions that fit them"
         )
     for row, caption in enumerate(captions):
+        if not isinstance(caption, str):
+            raise TypeError(
+                f"caption number {row} is {caption!r}, a {type(caption).__name__}, expected text. "
+                "Leave out the examples that have none."
+            )
         if not _split(caption):
             raise ValueError(
                 f"caption number {row}, {caption!r}, has no word: a caption says something, "

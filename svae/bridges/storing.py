@@ -2,7 +2,7 @@
 
 import os
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -15,14 +15,14 @@ MAX_BYTES = 1024**3  # held in memory; more is written to a file as it is comput
 
 
 def representations(
-    frozen: Any,
+    show: Callable[[Any], Tensor],
     parts: Iterable[Any],
     what: str = "inputs",
 ) -> Iterator[Float[Tensor, "chunk *shape"]]:
     """What a layer shows of inputs, part by part.
 
     Args:
-        frozen: The network, opened at the layer, or whatever else has ``representation``.
+        show: ``representation`` of the network, opened at the layer.
         parts: Inputs in order.
         what: What they are, for messages.
 
@@ -32,12 +32,12 @@ def representations(
     first = 0
     for part in parts:
         try:
-            shown = frozen.representation(part)
+            shown = show(part)
         except torch.OutOfMemoryError:
             raise
         except Exception as error:  # whatever a network of somebody else's may raise
             end = first + len(part) - 1
-            row = _first_that_fails(frozen, part, error)
+            row = _first_that_fails(show, part, error)
             place, advice = (
                 (f"{first} to {end} together", "It may want fewer at once, or others.")
                 if row is None
@@ -54,12 +54,12 @@ def representations(
         first += len(part)
 
 
-def _first_that_fails(frozen: Any, part: Any, error: Exception) -> int | None:
+def _first_that_fails(show: Callable[[Any], Tensor], part: Any, error: Exception) -> int | None:
     """The first row that fails alone as all did together, where others do not fail."""
     failed = []
     for row in range(len(part)):
         try:
-            frozen.representation(part[row : row + 1])
+            show(part[row : row + 1])
         except Exception as alone:  # noqa: BLE001  as above
             failed.append(row if type(alone) is type(error) else None)
     return failed[0] if 0 < len(failed) < len(part) else None

@@ -1,7 +1,6 @@
 """From the representation of one frozen model to the code of another."""
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -52,8 +51,8 @@ class TranslationBridge(Translator):
     Args:
         source: Gives representations: :class:`svae.Frozen`, :class:`svae.bridges.Vectors` for
             labels, attributes and embeddings, :class:`svae.bridges.BagOfWords` for captions.
-        target: A module with ``encode(x)``, to codes ``(batch, D)`` of about unit scale, and
-            ``decode(code)``, such as a fitted :class:`svae.bridges.Autoencoder`.
+        target: A module with ``encode(x)``, to codes ``(batch, D)``, and ``decode(code)``, such as
+            a fitted :class:`svae.bridges.Autoencoder`; fit it before, it is frozen here.
         view: From the target's inputs to the source's; None where both take the same.
         x_shape: Shape of one input of the target; its own ``x_shape`` if None, else the source's.
         n_blocks: Blocks of the flow.
@@ -73,8 +72,7 @@ class TranslationBridge(Translator):
         torch.Size([4, 3, 1, 8, 8])
     """
 
-    fitted: tuple[str, ...] = ("flow",)  # the modules that training sets
-    part_names: tuple[str, str] = ("source", "target")  # what its files call these
+    fitted = ("flow",)
 
     def __init__(
         self,
@@ -88,12 +86,7 @@ class TranslationBridge(Translator):
         context: int = 96,
     ) -> None:
         super().__init__(source, target, view, x_shape)
-        self.code_noise = 0.0  # that codes were fitted with, in their standard deviations
-        self.settings: dict[str, Any] = {
-            "n_blocks": n_blocks,
-            "hidden": list(hidden),
-            "context": context,
-        }
+        self.settings = {"n_blocks": n_blocks, "hidden": list(hidden), "context": context}
         self.flow = ConditionalFlow(
             self.n_code,
             context,
@@ -102,6 +95,7 @@ class TranslationBridge(Translator):
             max_log_scale=MAX_LOG_SCALE,
             embed=summary(self.shape, context),
         )
+        self.eval()  # the first batch of a training sets what a flow starts from, no look before
 
     # ---- the factorization
 
@@ -128,7 +122,7 @@ class TranslationBridge(Translator):
         if n < 1:
             raise ValueError(f"n, the number of draws, must be at least 1, got {n}")
         noise = torch.randn(n, len(latent.z_class), self.n_code, generator=generator)
-        return noise.to(latent.z_class)
+        return noise.to(self.mean)
 
     # ---- translation
 
@@ -141,7 +135,7 @@ class TranslationBridge(Translator):
         Raises:
             ValueError: If ``n`` is less than 1.
         """
-        codes = self.sample_codes(self.source.representation(x), n, generator)
+        codes = self.sample_codes(self.shown(x), n, generator)
         return torch.stack([self.show(code) for code in codes])
 
     @torch.no_grad()
@@ -158,8 +152,8 @@ class TranslationBridge(Translator):
         Raises:
             ValueError: If there are as many exemplars as neither one nor ``x``.
         """
-        wanted = self.source.representation(x)
-        own = self.representation(exemplar) if of is None else self.source.representation(of)
+        wanted = self.shown(x)
+        own = self.representation(exemplar) if of is None else self.shown(of)
         v = self.latent(exemplar, own).z_nuisance
         if len(v) not in (1, len(wanted)):
             raise ValueError(
@@ -194,7 +188,7 @@ class TranslationBridge(Translator):
     def log_prob(
         self, code: Float[Tensor, "batch D"], representation: Float[Tensor, "batch *shape"]
     ) -> Float[Tensor, " batch"]:
-        """Log-density of codes given what the source shows, in nats."""
+        """Log-density of standardised codes given what the source shows, in nats."""
         return self.flow.log_prob(code, self.standardised(representation))
 
     @torch.no_grad()
@@ -213,24 +207,14 @@ class TranslationBridge(Translator):
             raise ValueError(f"n, the number of draws, must be at least 1, got {n}")
         return self.flow.sample(n, self.standardised(representation), generator)
 
-    def save(self, folder: str | Path) -> None:
-        """Writes ``model.safetensors`` and ``model.json`` into ``folder``.
-
-        Source and target go along where they are from this package; else give them again to
-        ``svae.load(folder, source=..., target=...)``. A ``view`` is given again in any case.
-        """
-        from svae.bridges.files import save_translation  # which builds bridges too
-
-        save_translation(self, folder)
-
 
 class MeanTranslator(Translator):
     r"""The mean code given what the source shows, by a perceptron: what a flow must surpass.
 
     .. math:: L = \frac{1}{D} \|\Theta(y) - m(\Phi(x))\|^2
 
-    Where the source leaves anything open, the mean of all codes that fit is a picture of none of
-    them.
+    over standardised codes. Where the source leaves anything open, the mean of all codes that fit
+    is a picture of none of them.
 
     Args:
         source: As in :class:`TranslationBridge`.
@@ -238,8 +222,10 @@ class MeanTranslator(Translator):
         view: As in :class:`TranslationBridge`.
         x_shape: As in :class:`TranslationBridge`.
         context: Features that the representation is summed up in.
-        hidden: Width of the hidden layer after that.
+        hidden: Widths of the hidden layers after that.
     """
+
+    fitted = ("mean_code",)
 
     def __init__(
         self,
@@ -249,12 +235,14 @@ class MeanTranslator(Translator):
         x_shape: Sequence[int] | None = None,
         *,
         context: int = 96,
-        hidden: int = 512,
+        hidden: Sequence[int] = (512, 512),
     ) -> None:
         super().__init__(source, target, view, x_shape)
+        self.settings = {"context": context, "hidden": list(hidden)}
         self.mean_code = nn.Sequential(
-            summary(self.shape, context), nn.SiLU(), MLP([context, hidden, self.n_code])
+            summary(self.shape, context), nn.SiLU(), MLP([context, *hidden, self.n_code])
         )
+        self.eval()
 
     def code_of(self, representation: Float[Tensor, "batch *shape"]) -> Float[Tensor, "batch D"]:
         """The mean code given what the source shows."""
@@ -265,7 +253,7 @@ class MeanTranslator(Translator):
         self, x: Any, n: int = 1, generator: torch.Generator | None = None
     ) -> Float[Tensor, "n batch *event"]:
         """The one translation of each input, ``n`` times."""
-        shown = self.show(self.code_of(self.source.representation(x)))
+        shown = self.show(self.code_of(self.shown(x)))
         return shown.expand(n, *shown.shape)
 
     def loss(

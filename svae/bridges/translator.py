@@ -1,14 +1,19 @@
 """What goes from one frozen model to another, whatever it is fitted by."""
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-__all__ = ["Source", "Translator"]
+from svae.bridges.units import CodeUnits, moments
+from svae.data.batch import as_floats
+
+__all__ = ["Source", "Translator", "UnseenUnits"]
 
 _FAR = 10.0  # standard deviations that a unit is told apart up to
 
@@ -30,22 +35,31 @@ class Source(Protocol):
         ...
 
 
+class UnseenUnits(UserWarning):
+    """A word or a class that a source knows occurs in no training example."""
+
+
 class Translator(nn.Module):
     """What goes from a source's representation to a target's input; both are frozen.
 
+    Source, view and target are put in evaluation mode and get no gradients from here on. Nothing
+    is copied: fit the target first.
+
     Args:
         source: Gives representations.
-        target: A module with ``encode(x)``, to codes ``(batch, D)`` of about unit scale, and
-            ``decode(code)``.
+        target: A module with ``encode(x)``, to codes ``(batch, D)``, and ``decode(code)``.
         view: From the target's inputs to the source's, such as the grey version of a picture, or
             the caption that fits it. None where both take the same inputs.
         x_shape: Shape of one input of the target; its own ``x_shape`` if None, else the source's.
 
     Raises:
         TypeError: If the source gives no representations, or the target lacks a method.
-        ValueError: If the target gives codes that are no vectors, or nothing says what shape its
-            inputs have.
+        ValueError: If the target gives codes that are no vectors or decodes them to another shape
+            than its inputs have, or nothing says what shape these have.
     """
+
+    fitted: tuple[str, ...] = ()  # the modules that training sets
+    part_names: tuple[str, str] = ("source", "target")  # what its files call these
 
     def __init__(
         self,
@@ -67,15 +81,18 @@ class Translator(nn.Module):
                     "the target, an autoencoder or generator, needs encode(x) and decode(code), "
                     f"{type(target).__name__} has no {method}"
                 )
+        self.settings: dict[str, Any] = {}
+        self.code_noise = 0.0  # that codes were fitted with, in their standard deviations
         self.source = source
         self.target = target.requires_grad_(False).eval()
         self.view = view
         for part in (source, view):
             if isinstance(part, nn.Module):
-                part.requires_grad_(False)
+                part.requires_grad_(False).eval()
         self.shape = tuple(source.shape)
         self.x_shape = self._known_shape(x_shape)
         self.n_code = self._count_code()
+        self.units = CodeUnits(self.n_code)
         self.mean: Tensor
         self.scale: Tensor
         self.size: Tensor
@@ -111,15 +128,24 @@ class Translator(nn.Module):
 
     def representation(self, x: Float[Tensor, "batch *event"]) -> Float[Tensor, "batch *shape"]:
         """What the source shows of the target's inputs."""
-        return self.source.representation(self.viewed(x))
+        return self.shown(self.viewed(x))
+
+    def shown(self, inputs: Any) -> Float[Tensor, "batch *shape"]:
+        """What the source shows of its own inputs, where the bridge is and in its precision.
+
+        Bytes of three and more dims are pictures, and become numbers in [0, 1].
+        """
+        if isinstance(inputs, Tensor) and inputs.dtype == torch.uint8 and inputs.ndim > 2:
+            inputs = as_floats(inputs)
+        return self.source.representation(inputs).to(self.mean)
 
     def code(self, x: Float[Tensor, "batch *event"]) -> Float[Tensor, "batch D"]:
-        """The target's code."""
-        return self.target.encode(x)  # pyright: ignore[reportCallIssue]
+        """The target's code, every dim standardised."""
+        return self.units(self.target.encode(x))  # pyright: ignore[reportCallIssue]
 
     def show(self, code: Float[Tensor, "batch D"]) -> Float[Tensor, "batch *event"]:
-        """What the target decodes from a code."""
-        return self.target.decode(code)  # pyright: ignore[reportCallIssue]
+        """What the target decodes from a standardised code."""
+        return self.target.decode(self.units.inverse(code))  # pyright: ignore[reportCallIssue]
 
     def predict(self, x: Float[Tensor, "batch *event"]) -> Float[Tensor, "batch classes"]:
         """The source's own logits.
@@ -162,12 +188,15 @@ class Translator(nn.Module):
 
         Raises:
             ValueError: If all units are constant, or a value is not finite.
+
+        Warns:
+            UnseenUnits: If a word or a class of the source occurs nowhere.
         """
-        if not bool(representation.isfinite().all()):
+        mean, spread = moments(representation)
+        if not bool(mean.isfinite().all() and spread.isfinite().all()):
             raise ValueError(
                 "the representation has values that are not finite: look at the network's input"
             )
-        mean, spread = representation.mean(0), representation.std(0)
         largest = float(spread.max())
         if not largest > 0:
             layer = getattr(self.source, "layer", "the source")
@@ -179,6 +208,25 @@ class Translator(nn.Module):
         # A unit that hardly ever fires would be amplified without bound.
         self.scale.copy_(torch.where(spread > 1e-6 * largest, spread, math.inf))
         self.size.copy_(spread.square().mean().sqrt())
+        seen = ((mean != 0) | (spread > 0)).flatten().tolist()
+        names = getattr(self.source, "unit_names", None) or [""] * len(seen)
+        if unseen := [name for name, there in zip(names, seen, strict=True) if name and not there]:
+            warnings.warn(
+                f"{', '.join(unseen)}: in no training example, and without effect on what is "
+                "translated. Leave them out of the source, or give examples of them.",
+                UnseenUnits,
+                stacklevel=2,
+            )
+
+    def save(self, folder: str | Path) -> None:
+        """Writes ``model.safetensors`` and ``model.json`` into ``folder``.
+
+        Source and target go along where they are from this package; else give them again to
+        ``svae.load(folder, source=..., target=...)``. A ``view`` is given again in any case.
+        """
+        from svae.bridges.files import save_translation  # which builds translators too
+
+        save_translation(self, folder)
 
     def _known_shape(self, x_shape: Sequence[int] | None) -> tuple[int, ...]:
         found = x_shape or getattr(self.target, "x_shape", None)
@@ -189,11 +237,27 @@ class Translator(nn.Module):
         return tuple(found)
 
     def _count_code(self) -> int:
+        like = next(self.target.parameters(), torch.zeros(()))
         with torch.no_grad():
-            code = self.code(torch.zeros(2, *self.x_shape))
-        if code.dim() != 2:
+            code = self.target.encode(  # pyright: ignore[reportCallIssue]
+                torch.zeros(2, *self.x_shape, dtype=like.dtype, device=like.device)
+            )
+            if not isinstance(code, Tensor):
+                raise TypeError(
+                    f"the target's encode must give a tensor of codes, got a "
+                    f"{type(code).__name__}. Wrap the target in a module whose encode gives the "
+                    "code alone, such as the mean of a VAE's posterior."
+                )
+            if code.dim() != 2:
+                raise ValueError(
+                    f"the target gives codes of shape {tuple(code.shape[1:])}, expected vectors. "
+                    "Flatten them in encode and undo it in decode."
+                )
+            decoded = self.target.decode(code)  # pyright: ignore[reportCallIssue]
+        got = tuple(decoded.shape[1:]) if isinstance(decoded, Tensor) else type(decoded).__name__
+        if got != self.x_shape:
             raise ValueError(
-                f"the target gives codes of shape {tuple(code.shape[1:])}, expected vectors. "
-                "Flatten them in encode and undo it in decode."
+                f"the target decodes to {got}, its inputs have shape {self.x_shape}: encode and "
+                "decode must belong together, or x_shape= is that of other inputs"
             )
         return code.shape[1]

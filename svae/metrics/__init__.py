@@ -29,6 +29,7 @@ from svae.metrics.invariance import (
     preservation,
     preservation_swapped,
     reconstruction_preservation,
+    spread_ratio,
     switch_rate,
 )
 from svae.metrics.leakage import permutation_null
@@ -58,6 +59,7 @@ __all__ = [
     "preservation_swapped",
     "proportion",
     "reconstruction_preservation",
+    "spread_ratio",
     "structural_distance",
     "switch_rate",
 ]

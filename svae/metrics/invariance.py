@@ -4,7 +4,7 @@ Preservation alone is worthless: a model whose nuisance has collapsed keeps ever
 these numbers is read beside its opposite, the diversity of the same resamples.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from jaxtyping import Float, Int
@@ -19,6 +19,7 @@ __all__ = [
     "preservation",
     "preservation_swapped",
     "reconstruction_preservation",
+    "spread_ratio",
     "switch_rate",
 ]
 
@@ -187,10 +188,26 @@ def diversity_ratio(
             images of each class are all equal.
     """
     _check(x, n, y, least=2)
-    spread = [
-        drawn.double().var(0).flatten(1).mean(1)
-        for _, drawn in _resamples(factorization, x, n, generator)
-    ]
+    return spread_ratio((drawn for _, drawn in _resamples(factorization, x, n, generator)), x, y)
+
+
+@torch.no_grad()
+def spread_ratio(
+    draws: Iterable[Float[Tensor, "n chunk ..."]],
+    x: Float[Tensor, "n_images ..."],
+    y: Int[Tensor, " n_images"],
+) -> Estimate:
+    """The ratio of :func:`diversity_ratio` for draws of any origin.
+
+    Args:
+        draws: Two or more for each image, part by part in their order.
+        x: Real images, at least two of every class that occurs.
+        y: Their labels, or numbers of groups.
+
+    Raises:
+        ValueError: If the images of each class are all equal.
+    """
+    spread = [drawn.double().var(0).flatten(1).mean(1) for drawn in draws]
     flat = x.flatten(1).double()
     real = torch.empty(len(x), dtype=torch.float64, device=x.device)
     for rows in _classes(y):

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
+from svae.data.batch import as_floats
 from svae.plots.canvas import Sheet, pixels
 from svae.plots.grids import BATCH
 
@@ -42,11 +43,6 @@ def translations(
         >>> figure = translations(torch.rand(3, 2, 1, 8, 8), labels=["a one", "a two"])
     """
     batch = drawn.shape[1]
-    columns = [
-        ("source", source),
-        ("real", target),
-        *((str(k + 1), x) for k, x in enumerate(drawn)),
-    ]
     draws = [(str(k + 1), x) for k, x in enumerate(drawn)]
     every = [("source", source), ("real", target), *draws, ("mean", mean)]
     columns = [(name, x) for name, x in every if x is not None]
@@ -58,6 +54,8 @@ def translations(
             raise ValueError(f"got {len(x)} {what} for {batch} rows of draws")
         same = pixels(_as_large(x, drawn.shape[2:]), BATCH)
         cells.update({(row, column): one for row, one in enumerate(same)})
+    most = max(one.shape[-1] for one in cells.values())  # grey beside colours
+    cells = {place: one.repeat(most // one.shape[-1], -1) for place, one in cells.items()}
     first = titles.index("1")
     gaps = {first, first + len(drawn)} - {0}
     framed = {(row, column) for row in range(batch) for column in range(first)}
@@ -71,9 +69,13 @@ def translations(
 
 
 def _as_large(pictures: Tensor, shape: Sequence[int]) -> Tensor:
-    """Pixels repeated to a larger side, a grey channel to three."""
+    """Pixels repeated to a larger side; a grey channel stays one."""
     if pictures.shape[1:] == shape:
         return pictures
-    channels, height, width = shape
-    large = functional.interpolate(pictures.float(), (height, width), mode="nearest")
-    return large if large.shape[1] == channels else large.expand(-1, channels, -1, -1)
+    if pictures.ndim != 4 or pictures.shape[1] not in (1, 3) or len(shape) != 3:
+        raise ValueError(
+            "expected pictures (batch, channels, height, width) of one channel or three, got "
+            f"{tuple(pictures.shape)} beside draws of shape {tuple(shape)}: leave out a source "
+            "that is none, and give labels="
+        )
+    return functional.interpolate(as_floats(pictures).float(), tuple(shape[1:]), mode="nearest")

@@ -235,17 +235,25 @@ def coded(model: Translator | CodeDensity, data: ArrayData, seed: int) -> ArrayD
     with torch.no_grad():
         for name, examples in (("train", data.train), ("validation", few)):
             codes = stored(map(model.code, _chunks(examples)), len(examples))
+            if name == "train":
+                # Of the standardised codes of before, if there were any: both are undone at once.
+                was = model.units.inverse(codes)
+                model.units.take(was)
+                codes = model.units(was)
             shown = codes[:, :0]
             if isinstance(model, Translator):
                 # Pairs bring the source's inputs; else they are a view of the target's.
                 given = source_inputs(data, name)
-                seer, parts = (
-                    (model, _chunks(examples))
+                show, parts = (
+                    (model.representation, _chunks(examples))
                     if given is None
-                    else (model.source, _pieces(given[: len(examples)]))
+                    else (model.shown, _pieces(given[: len(examples)]))
                 )
-                kind = "training" if name == "train" else name
-                seen = representations(seer, parts, f"{kind} examples")
+                if hasattr(model.source, "layer"):
+                    kind = "training" if name == "train" else name
+                    seen = representations(show, parts, f"{kind} examples")
+                else:  # words, labels and vectors say themselves what is wrong with them
+                    seen = map(show, parts)
                 shown = stored(seen, len(examples))
             sides.append((codes, shown))
     return _as_seen(data, seed, *((codes, shown.flatten(1)) for codes, shown in sides))

@@ -39,8 +39,6 @@ from svae.training.supervised import SVAEModule
 
 __all__ = ["Task", "fit", "fit_steps", "task_of", "training_of"]
 
-N_STANDARDISE = 10_000  # examples that say how the units of a representation are scaled
-
 
 @singledispatch
 def training_of(
@@ -156,7 +154,7 @@ def _of_codes(
     seen = coded(model, data, seed)
     some = seen.train.factors
     assert some is not None
-    model.standardise(some[:N_STANDARDISE].unflatten(1, model.shape))
+    model.standardise(some.unflatten(1, model.shape))
     inputs = CodeInputs(model.shape)
     return Task(inputs.loss(loss), inputs, seen, objective)
 
@@ -210,7 +208,8 @@ def fit(
         The folder of the logs, or None.
 
     Raises:
-        ValueError: If the data do not fit the model, or ``resume`` has no ``out``.
+        ValueError: If the data do not fit the model, it has nothing left to train, or ``resume``
+            has no ``out``.
         NonFiniteLoss: At the first NaN or infinity; checkpoints stay, and the weights are those of
             the best.
         OSError: If ``out`` cannot be written to.
@@ -219,6 +218,13 @@ def fit(
     if resume and out is None:
         raise ValueError("resume=True needs out=, the folder of the interrupted run")
     module, module_data = training_of(model, module_data, objective, recipe, seed, compile)
+    parameters = list(model.parameters())
+    if parameters and not any(parameter.requires_grad for parameter in parameters):
+        raise ValueError(
+            f"this {type(model).__name__} has no parameters to train: requires_grad is off for "
+            "all. A bridge switches off those of the models that it stands between; fit them "
+            "before, or say model.requires_grad_(True) and fit the bridge again afterwards."
+        )
     with TemporaryDirectory() as scratch:
         folder = writable(scratch if out is None else out)
         with quiet():

@@ -8,7 +8,15 @@ import torch
 from torch import nn
 
 import svae
-from svae.bridges import Adversarial, Autoencoder, Classes, ConceptBridge, Frozen, Pairs
+from svae.bridges import (
+    Adversarial,
+    Autoencoder,
+    BagOfWords,
+    Classes,
+    ConceptBridge,
+    Frozen,
+    Pairs,
+)
 from svae.factorization import parts
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
@@ -38,7 +46,7 @@ def fit(model: nn.Module, device: str) -> None:
         svae.data.Digits(),
         max_epochs=1,
         enable_progress_bar=False,
-        accelerator="gpu" if device == "cuda" else device,
+        accelerator=device,
         devices=1,
     )
 
@@ -73,3 +81,24 @@ def test_edits_are_shown_on_any_device(device: str) -> None:
     representation = bridge.frozen.representation(torch.rand(3, 1, 8, 8, device=device))
     with torch.no_grad():
         assert show(representation).device.type == device
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_captions_are_translated_on_any_device(device: str) -> None:
+    captions = ["a one", "a two"] * 10
+    words = BagOfWords.of(captions)
+    bridge = svae.TranslationBridge(
+        words, Autoencoder((1, 8, 8), n_code=5, width=8).to(device), n_blocks=2, hidden=(8,)
+    )
+    svae.fit(
+        bridge.cpu(),
+        svae.data.paired(captions, torch.rand(20, 1, 8, 8)),
+        max_epochs=1,
+        enable_progress_bar=False,
+        accelerator=device,
+        devices=1,
+    )
+    drawn = bridge.to(device).translate(["a two"], 3, torch.Generator().manual_seed(0))
+    assert drawn.device.type == device
+    wanted = bridge.cpu().translate(["a two"], 3, torch.Generator().manual_seed(0))
+    assert torch.allclose(drawn.cpu(), wanted, atol=1e-4)

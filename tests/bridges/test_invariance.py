@@ -374,13 +374,13 @@ class Picky(nn.Module):
 def test_an_input_that_the_network_cannot_take_is_named() -> None:
     frozen = svae.Frozen(Picky(), "inner", x_shape=(4,))
     x = torch.rand(20, 4)
-    assert len(torch.cat([*representations(frozen, x.split(5))])) == 20
+    assert len(torch.cat([*representations(frozen.representation, x.split(5))])) == 20
     x[13, 2] = -0.25
     message = r"ValueError on the inputs number 13 \(values from -0.25 to .*negative light"
     with pytest.raises(RuntimeError, match=message):
-        list(representations(frozen, x.split(5)))
+        list(representations(frozen.representation, x.split(5)))
     with pytest.raises(RuntimeError, match=r"the inputs 0 to 9 together: too.*fewer"):
-        list(representations(frozen, x[:10].split(10)))
+        list(representations(frozen.representation, x[:10].split(10)))
     data = vectors()
     assert bool((data.train.x < 0).any())
     bridge = svae.InvarianceBridge(frozen, Whitened())
