@@ -4,7 +4,7 @@ Question: are a caption's attributes in the picture; are pictures of one caption
 real ones; does v know nothing of the source; and when would the mean of the code do?
 Expectation: 95 % of each attribute, .8 to 1.2 of the real diversity, probes within three points
 of chance; the mean is as good where a layer shows nearly everything and far worse at the logits.
-Cost: twenty minutes of one core for a seed of the captions, an hour for the five layers, ten
+Cost: twenty minutes of one core for a seed of the captions, an hour for the six layers, ten
 minutes for each other task. Finished runs are kept.
 
     python benchmarks/translations.py       # writes benchmarks/results/translations.json
@@ -29,6 +29,7 @@ ROWS = (
     ("LeNet's pool2", "layers", "pool2."),
     ("LeNet's last hidden layer", "layers", "relu."),
     ("LeNet's logits", "layers", "ip2."),
+    ("LeNet's answer", "layers", "answer."),
     ("all attributes to dSprites", "attributes", "all."),
     ("shape and size alone", "attributes", "shape and size."),
     ("grey to coloured digits", "colour", ""),
@@ -71,6 +72,12 @@ CLAIMS: tuple[tuple[str, str, str, str, Callable[[dict[str, Any]], float]], ...]
     ("layers.last", "Frechet distance of the mean translator's pictures over that of the flow's, "
      "LeNet's logits", ">= 5", "layers",
      lambda one: one["ip2.frechet_mean"] / one["ip2.frechet_flow"]),
+    ("layers.answer", "the same, LeNet's answer, the class probabilities", ">= 5", "layers",
+     lambda one: one["answer.frechet_mean"] / one["answer.frechet_flow"]),
+    ("layers.probe", "probe of the answer from v, less chance, LeNet's worst layer", "<= 0.03",
+     "layers", lambda one: max(
+         one[f"{k}.probe_digit"] - one[f"{k}.probe_chance_digit"]
+         for k in ("conv1", "conv2", "pool2", "relu", "ip2", "answer"))),
 )  # fmt: skip
 
 
