@@ -236,8 +236,9 @@ def _opened(source: Any) -> dict[str, Any] | None:
 
 
 def _digest(part: Any) -> str | None:
-    """Of all tensors of a source or target; None of what has none."""
-    state = part.state_dict() if isinstance(part, nn.Module) else {}
+    """Of all tensors of a source or target; None of what has none, or a fingerprint of its own."""
+    ours = isinstance(part, nn.Module) and not isinstance(part, Frozen)
+    state = part.state_dict() if ours else {}
     tensors = {name: value for name, value in state.items() if isinstance(value, torch.Tensor)}
     return digest_of(tensors) if tensors else None
 
@@ -253,8 +254,6 @@ def _check_given(part: Any, name: str, config: dict[str, Any], folder: Path) -> 
             f"{_opened(part)}. Write svae.Frozen(model, layer=..., tokens=...) as then."
         )
     was, digest = config[name], config.get("digests", {}).get(name)
-    if isinstance(part, Frozen):  # whose weights have a message of their own
-        digest = None
     other = was != _FOREIGN and (own := _described(part)) != _FOREIGN and own != was
     if other or (digest is not None and digest != _digest(part)):
         raise ValueError(

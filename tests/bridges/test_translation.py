@@ -14,6 +14,7 @@ from torch import Tensor, nn
 import svae
 from svae.bridges import BagOfWords, Labels, MeanTranslator, Vectors
 from svae.data import PairedData, paired
+from svae.factorization import check_protocol
 from svae.latent import Latent
 from tests.translators import Net, Shift, linear_pairs, pictures, small
 from tests.unchecked import as_a_user
@@ -90,7 +91,7 @@ def test_a_bridge_from_a_network_is_a_factorization(tmp_path: Path) -> None:
     bridge = svae.TranslationBridge(frozen, target, n_blocks=2, hidden=(16,), context=8)
     data = pictures()
     svae.fit(bridge, data, max_epochs=1, enable_progress_bar=False)
-    svae.factorization.check_protocol(bridge, data.test.floats(limit=4))
+    check_protocol(bridge, data.test.floats(limit=4))
     result = svae.audit(
         bridge, data, svae_judge(), svae.auditing.AuditSettings(n_codes=60, n_test=60, n_flips=10)
     )
