@@ -171,13 +171,16 @@ def _convolutional(x_shape: Sequence[int]) -> list[nn.Module]:
     return [*layers, nn.AdaptiveMaxPool2d(3), nn.Flatten()]
 
 
+@torch.inference_mode(False)
+@torch.enable_grad()
 def train_judge(
     data: LabelledData, epochs: int | None = None, seed: int = 0, device: str = "cpu"
 ) -> Judge:
     """Trains a judge on ``data.train`` and keeps the epoch that is best on ``data.validation``.
 
     AdamW under a one-cycle rate, batches of 128, random rotation, scale and shift, bfloat16
-    arithmetic. Data, seed, machine and number of threads fix the weights to the bit.
+    arithmetic. Data, seed, machine and number of threads fix the weights to the bit. It is trained
+    as well where gradients are switched off, as audits do before they need a judge.
 
     Args:
         data: Data with labelled ``train`` and ``validation`` sets; the test set is not read.

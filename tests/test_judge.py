@@ -1,9 +1,10 @@
 import hashlib
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -163,6 +164,14 @@ def test_same_seed_same_weights_and_the_global_generator_is_left_alone() -> None
     weights = [judge.head.weight for judge in (first, again, other)]
     assert torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[0], weights[2])
+
+
+@pytest.mark.parametrize("switched_off", [torch.no_grad, torch.inference_mode])
+def test_a_judge_is_trained_where_gradients_are_off(switched_off: Callable[..., Any]) -> None:
+    data = stand_in("other", n=130)
+    with switched_off():
+        judge = train_judge(data, epochs=1)
+    assert torch.equal(judge.head.weight, train_judge(data, epochs=1).head.weight)
 
 
 def test_bytes_and_floats_are_one_to_a_judge() -> None:
