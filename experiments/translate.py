@@ -5,8 +5,8 @@ name of a domain: which pictures are translations of it, and are they all there 
 Expectation: what the source says is read back from every translation, what it does not say varies
 as in real pictures, and v knows nothing of the source. Where the source says nearly everything,
 the mean of the code is the better translation.
-Cost: ten to twenty minutes for each task on two cores, two with --quick. Captioned digits take as
-long to draw; they are kept in $SVAE_CACHE.
+Cost: twenty minutes of a core for each flow (four of layers, two of attributes), two for all with
+--quick. Captioned digits take as long to draw; they are kept in $SVAE_CACHE.
 
     python experiments/translate.py --task captions     # the default
     python experiments/translate.py --task layers       # of $SVAE_DATA's LeNet, or a classifier
@@ -84,6 +84,9 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--noise", type=float, default=0.1, help="on codes, in their deviations")
     options.add_argument("--n-train", type=int, default=50_000, help="digits to caption")
     options.add_argument("--copies", type=int, default=2, help="of each, with other attributes")
+    options.add_argument(
+        "--resume", action="store_true", help="keep what --out holds of a run of the same options"
+    )
     options.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
     options.add_argument("--quick", action="store_true", help="few steps and images, for tests")
     return options
@@ -103,28 +106,51 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     logging.getLogger("svae").setLevel(logging.INFO)
     out = writable(options.out)
     metrics: dict[str, Any] = {"task": options.task, "seed": options.seed}
+    if options.resume:
+        metrics |= finished(out, metrics)
     target = None
     for name, setting in TASKS[options.task](options).items():
+        if f"{name}{'.' * bool(name)}gap" in metrics:  # the last of its numbers
+            parts = {"source": setting.source} | ({"view": setting.view} if setting.view else {})
+            target = svae.load(out / name, **parts).target
+            print(f"{name or options.task} is there already")
+            continue
         if options.text:
             setting.source.representation(options.text)  # a word that is not known is found now
         metrics["dataset"] = setting.data.name
         target = target or fitted_target(setting.data, options)
         bridge, mean = translators(setting, target, options)
+        bridge.save(out / name)
         found = measured(bridge, mean, setting, options)
-        metrics |= {f"{name}{'.' * bool(name)}{key}": value for key, value in found.items()}
-        write(metrics, out)
         prefix = f"{name}_" if name else ""
         svae.plots.save(picture(bridge, mean, setting, options), out / f"{prefix}translations.png")
         svae.plots.save(likenesses(bridge, setting), out / f"{prefix}likeness.png")
-        bridge.save(out / name)
         if options.text:
             drawn = bridge.translate(options.text, 8, generator_of(options))
             figure = svae.plots.translations(drawn, options.text)
             svae.plots.save(figure, out / "text.png")
+        # Last: what is in the file is there whole.
+        metrics |= {f"{name}{'.' * bool(name)}{key}": value for key, value in found.items()}
+        write(metrics, out)
     metrics["seconds_total"] = round(time.perf_counter() - started, 1)
     write(metrics, out)
     print(f"{metrics['seconds_total']:.0f} s; everything is in {out}/")
     return metrics
+
+
+def finished(out: Path, wanted: dict[str, Any]) -> dict[str, Any]:
+    """What a run measured before it was stopped."""
+    path = out / "metrics.json"
+    if not path.exists():
+        return {}
+    found = json.loads(path.read_text(encoding="utf-8"))
+    for name, value in wanted.items():
+        if found.get(name) != value:
+            raise SystemExit(
+                f"--resume: {path} is of {name} {found.get(name)}, not of {value}: give another "
+                "--out, or leave --resume out to begin anew"
+            )
+    return found
 
 
 def write(metrics: dict[str, Any], out: Path) -> None:
@@ -380,7 +406,7 @@ def layers(options: argparse.Namespace) -> dict[str, Setting]:
         net: Any = train_judge(data, 2 if options.quick else 10, 100)
         names = tuple(name for name, _ in net.named_modules() if name)[-1:]
     else:
-        net, names = LeNet.trained(), ("conv1", "conv2", "pool2", "relu", "ip2")
+        net, names = LeNet.trained(), ("conv1", "pool2", "ip2")
     judge = load_judge(data)
     wanted = {"digit": in_batches(net, data.test.floats()).argmax(1)}
     # Logits say far more than the answer: which of the others come close, and how surely.

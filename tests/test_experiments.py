@@ -362,7 +362,10 @@ def test_augmentation_is_measured_whole(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("task", ["captions", "layers", "colour", "resolution", "domains"])
 def test_translations_are_measured_and_drawn(
-    task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    task: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv("SVAE_CACHE", str(tmp_path / "cache"))
     given = ["--task", task, "--quick", "--out", str(tmp_path)]
@@ -379,6 +382,17 @@ def test_translations_are_measured_and_drawn(
         assert found[f"{stem}better"] in ("draws", "mean", "either")
         assert found[f"{stem}frechet_flow"] > found[f"{stem}frechet_target"] >= 0
         assert f"{stem}gap" in found
+    if task == "layers":  # the last is made again, and of the others nothing
+        del found["answer.gap"]
+        (tmp_path / "metrics.json").write_text(json.dumps(found))
+        script("translate").main([*given, "--resume"])
+        assert capsys.readouterr().out.count("is there already") == len(names) - 1
+        again = json.loads((tmp_path / "metrics.json").read_text())
+        assert "answer.gap" in again
+        kept = {name: v for name, v in found.items() if name.startswith(names[0].split(".")[0])}
+        assert kept.items() <= again.items()
+        with pytest.raises(SystemExit, match=r"is of seed 0, not of 1: give another"):
+            script("translate").main([*given, "--resume", "--seed", "1"])
     pictures = sorted(path.name for path in tmp_path.glob("*.png"))
     assert sum("translations" in name for name in pictures) == len(names)
     if task == "captions":
