@@ -95,6 +95,8 @@ def test_the_python_of_a_page_runs(
     for source in sources:
         if page == "extending.md" and "Shift()" in source:
             names["x"] = torch.rand(40, 12)
+        if page == "answers.md":  # attributions take a second for each picture
+            names["x"] = names["x"][:12]
         exec(compile(source, DOCS / page, "exec"), names)
     if page == "extending.md":
         _the_parts_are_what_the_page_says(names)

@@ -28,14 +28,14 @@ def errors(*arguments: str) -> dict[str, float]:
 
 
 def test_a_flow_is_one_graph_both_ways() -> None:
-    found = errors("--flows", *FEW[1:])  # the slow test has them all
-    assert len(found) == len(FEW[1:]) * 4
+    found = errors("--flows", FEW[-1])  # the slow test has the others
+    assert len(found) == 4
     assert max(found.values()) <= 1e-5, found
 
 
 @pytest.mark.slow
 def test_every_flow_is_one_graph() -> None:
-    rest = [name for name in flow_graphs.FLOWS if name not in FEW[1:]]
+    rest = [name for name in flow_graphs.FLOWS if name != FEW[-1]]
     found = errors("--flows", *rest)
     assert len(found) == len(rest) * 4
     assert max(found.values()) <= 1e-5, found
