@@ -4,8 +4,8 @@ Question: what does a supervised VAE with a split latent give, and what does it 
 classifiers, other VAEs, flows and generators of the same size?
 Expectation: as accurate as a classifier, and the best of those that split their latent at keeping
 the class while everything else varies.
-Cost: a minute or two for each model and seed on the digits, five to ten on MNIST. Finished cells
-are kept, and run side by side where there are cores.
+Cost: half a minute to two for each model and seed. Finished cells are kept, and run side by side
+where there are cores.
 
     python benchmarks/run.py --suite digits --tune    # settings, on validation data
     python benchmarks/run.py --suite digits           # writes benchmarks/results/run_digits.json

@@ -5,10 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+import svae
 from benchmarks import reproductions, run
 from benchmarks.contest import CONTESTANTS
 from benchmarks.measuring import score
+from benchmarks.suites import Suite, cut
 
 NUMBERS = {"preservation": 0.9, "diversity_ratio": 0.5, "test_accuracy": 0.9, "fid": 10.0}
 NUMBERS |= {"leakage_samples_strongest": 0.2, "reconstruction_preservation": 0.9}
@@ -134,6 +137,17 @@ def test_too_much_diversity_is_no_better_than_too_little(
     assert score(found) == pytest.approx(expected)
     assert score({"test_accuracy": 0.7, "fid": 3.0}) == -3.0
     assert score({"test_accuracy": 0.7}) == 0.7
+
+
+def test_a_suite_takes_examples_evenly_and_means_of_pixels() -> None:
+    whole = svae.data.Digits()
+    found = cut(svae.data.Digits(), Suite("digits", 1, n_train=100, n_test=50, pooled=2))
+    assert (len(found.train), len(found.test)) == (100, 50)
+    assert found.x_shape == (1, 4, 4)
+    rows = torch.arange(100) * len(whole.train) // 100
+    assert torch.equal(found.train.y, whole.train.y[rows])
+    corner = whole.train.x[rows, :, :2, :2].float().mean((2, 3))
+    assert torch.allclose(found.train.x[:, :, 0, 0].float(), corner, atol=0.5)
 
 
 @pytest.mark.slow
