@@ -182,12 +182,24 @@ def test_every_contestant_says_what_it_is() -> None:
         assert all(list(setting) == list(one.settings[0]) for setting in one.settings)
 
 
+def test_the_table_of_other_peoples_numbers_is_that_of_the_results(tmp_path: Path) -> None:
+    page = run.ROOT / "docs" / "benchmarks.md"
+    copy = tmp_path / "benchmarks.md"
+    copy.write_text(page.read_text())
+    reproductions.main(["--table", "--page", str(copy)])
+    assert copy.read_text() == page.read_text()
+    assert "| IIN, entropy of the answers when the digit is drawn" in page.read_text()
+
+
 @pytest.mark.slow
 @pytest.mark.data
 def test_other_peoples_numbers_are_measured(tmp_path: Path) -> None:
     out = tmp_path / "found.json"
+    page = tmp_path / "page.md"
+    page.write_text("<!-- reproductions: begin -->\n<!-- reproductions: end -->\n")
     given = ["--quick", "--seeds", "0", "--runs", str(tmp_path), "--out", str(out)]
-    reproductions.main(given)
+    reproductions.main([*given, "--page", str(page)])
+    assert len(page.read_text().splitlines()) == 2 + 2 + 3  # two errors and an accuracy
     found = json.loads(out.read_text())
     assert 0 < found["vib"][0]["error_12"] <= found["vib"][0]["error_1"] < 0.5
     claims = {one["id"]: one["measured"] for one in found["claims"]}
