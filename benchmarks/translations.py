@@ -7,10 +7,11 @@ of chance; the mean is as good where a layer shows nearly everything and far wor
 Cost: half an hour of one core for a seed of the captions, an hour and a half for the four layers,
 ten to twenty minutes for each other task. Finished runs are kept.
 
-    python benchmarks/translations.py       # writes benchmarks/results/translations.json
+    python benchmarks/translations.py       # writes results, and table and pictures of the page
 """
 
 import argparse
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -37,6 +38,23 @@ ROWS = (
     ("7 by 7 pixels to 28 by 28", "resolution", ""),
     ("name of the domain to its pictures", "domains", ""),
 )
+
+
+# Pictures of the page, by what they are named there: task and what the experiment names them.
+FIGURES = {
+    "captions": ("captions", "translations.png"),
+    "logits": ("layers", "ip2_translations.png"),
+    "answer": ("layers", "answer_translations.png"),
+}
+
+
+def copy_figures(options: argparse.Namespace) -> None:
+    """Puts pictures of the first seed, where they were drawn here, beside the page."""
+    quick = "_quick" * options.quick
+    for name, (task, picture) in FIGURES.items():
+        path = options.runs / "translations" / f"{task}_0{quick}" / picture
+        if path.exists():
+            shutil.copyfile(path, options.figures / f"translations_{name}.png")
 
 
 def run(task: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
@@ -120,6 +138,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=results / "translations.json")
     page = ROOT / "docs" / "models" / "translations.md"
     parser.add_argument("--page", type=Path, default=page)
+    parser.add_argument("--figures", type=Path, default=ROOT / "docs" / "_static")
     options = parser.parse_args(arguments)
     seeds = {task: options.seeds[: None if task == "captions" else 1] for task in options.tasks}
     folder = options.runs / "translations" / ("quick" if options.quick else "whole")
@@ -133,6 +152,7 @@ def main(arguments: list[str] | None = None) -> None:
     ]
     write(command("translations", arguments), claims, options.out, **found)
     put_between(options.page, "translations", table(found))
+    copy_figures(options)
     for one in claims:
         print(f"{one['id']:<30}{one['measured']}  {one['target']}")
 

@@ -443,6 +443,7 @@ def test_translations_are_measured_whole(tmp_path: Path, monkeypatch: pytest.Mon
     page, out = tmp_path / "page.md", tmp_path / "translations.json"
     page.write_text("<!-- translations: begin -->\n<!-- translations: end -->\n")
     given = ["--quick", "--seeds", "0", "--tasks", "captions", "colour", "--runs", str(tmp_path)]
+    given += ["--figures", str(tmp_path)]
     translations.main([*given, "--out", str(out), "--page", str(page)])
     found = json.loads(out.read_text())
     one = found["captions"][0]
@@ -453,6 +454,7 @@ def test_translations_are_measured_whole(tmp_path: Path, monkeypatch: pytest.Mon
     )
     rows = [line for line in page.read_text().splitlines() if line.startswith("| ")]
     assert len(rows) == 2 + 1 + 1 + len(translations.ATTRIBUTES)
+    assert (tmp_path / "translations_captions.png").stat().st_size > 5000
     # The same again from what is kept.
     translations.main([*given, "--have", "--out", str(out), "--page", str(page)])
     assert json.loads(out.read_text())["captions"] == found["captions"]

@@ -397,12 +397,12 @@ def _thickened(x: Tensor, radius: Tensor) -> Tensor:
 def _local_widths(x: Tensor) -> tuple[Tensor, Tensor]:
     """On the fine grid: how deep in its stroke a place is, and the largest disc that covers it."""
     depth = measures.depth(_up(measures.grey(x)) >= 0.5).to(x)
-    local = depth
+    local, deepest = depth.clone(), depth.amax((1, 2, 3))
     for radius in range(1, math.ceil(float(depth.max()))):
+        rows = deepest >= radius
         # All places within radius - 1 of one that is so deep.
-        near = measures.depth(depth < radius) <= radius - 1
-        empty = (depth < radius).all(-1).all(-1)[:, :, None, None]
-        local = torch.maximum(local, radius * (near & ~empty).to(x))
+        near = measures.depth(depth[rows] < radius) <= radius - 1
+        local[rows] = torch.maximum(local[rows], radius * near.to(x))
     return depth, local
 
 
