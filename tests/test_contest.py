@@ -145,6 +145,7 @@ def test_a_suite_takes_examples_evenly_and_means_of_pixels() -> None:
     assert (len(found.train), len(found.test)) == (100, 50)
     assert found.x_shape == (1, 4, 4)
     rows = torch.arange(100) * len(whole.train) // 100
+    assert whole.train.y is not None
     assert torch.equal(found.train.y, whole.train.y[rows])
     corner = whole.train.x[rows, :, :2, :2].float().mean((2, 3))
     assert torch.allclose(found.train.x[:, :, 0, 0].float(), corner, atol=0.5)
