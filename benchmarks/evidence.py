@@ -44,12 +44,9 @@ def claim(name: str, text: str, target: str, values: list[float]) -> dict[str, A
 def evidence(command: str, claims: list[dict[str, Any]]) -> dict[str, Any]:
     """The claims with what produced them."""
     packages = ("torch", "torchvision", "pyro-ppl", "pytorch-lightning", "zuko", "numpy")
-    commit = subprocess.run(
-        ["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=ROOT, check=False
-    ).stdout.strip()
     return {
         "command": command,
-        "commit": commit,
+        "commit": commit(),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "machine": f"{os.cpu_count()} cores ({platform.machine()}), {_gpu()}",
         "versions": {
@@ -58,6 +55,13 @@ def evidence(command: str, claims: list[dict[str, Any]]) -> dict[str, Any]:
         },
         "claims": claims,
     }
+
+
+def commit() -> str:
+    """That of the code at hand."""
+    return subprocess.run(
+        ["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=ROOT, check=False
+    ).stdout.strip()
 
 
 def _gpu() -> str:

@@ -11,6 +11,7 @@ ten to twenty minutes for each other task. Finished runs are kept.
 """
 
 import argparse
+import json
 import shutil
 import sys
 from collections.abc import Callable
@@ -19,7 +20,14 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
-from benchmarks.evidence import claim, command, finished_parts, put_between, write  # noqa: E402
+from benchmarks.evidence import (  # noqa: E402
+    claim,
+    command,
+    commit,
+    finished_parts,
+    put_between,
+    write,
+)
 
 TASKS = ("captions", "layers", "attributes", "colour", "resolution", "domains")
 # Of what no claim is made, half as many as by default show what there is to see.
@@ -68,7 +76,8 @@ def run(task: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
         + ["--quick"] * options.quick
     )
     ends = ("_low", "_high")
-    return {name: value for name, value in found.items() if not name.endswith(ends)}
+    kept = {name: value for name, value in found.items() if not name.endswith(ends)}
+    return kept | {"commit": commit()}
 
 
 def leak(one: dict[str, Any]) -> float:
@@ -145,6 +154,10 @@ def main(arguments: list[str] | None = None) -> None:
     found = finished_parts(
         lambda task, seed: run(task, seed, options), seeds, folder, options.have
     )
+    # Tasks that are not run now stay as they are; every run says which code made it.
+    before = json.loads(options.out.read_text("utf-8")) if options.out.exists() else {}
+    found = {task: found.get(task) or before.get(task, []) for task in TASKS}
+    found = {task: runs for task, runs in found.items() if runs}
     claims = [
         claim(f"translation.{name}", text, target, [float(of(one)) for one in found.get(task, [])])
         for name, text, target, task, of in CLAIMS

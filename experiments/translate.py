@@ -83,7 +83,11 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--max-epochs", type=int, help="of each training, instead of its steps")
     options.add_argument("--noise", type=float, default=0.1, help="on codes, in their deviations")
     options.add_argument("--n-train", type=int, default=50_000, help="digits to caption")
-    options.add_argument("--copies", type=int, default=2, help="of each, with other attributes")
+    options.add_argument(
+        "--copies",
+        type=int,
+        help="of each digit: with other attributes (captions, 2), a little moved (layers, 1)",
+    )
     options.add_argument(
         "--resume", action="store_true", help="keep what --out holds of a run of the same options"
     )
@@ -341,13 +345,14 @@ def captioned_digits(options: argparse.Namespace) -> Any:
     n = len(base.train)
     sizes = (len(part) for part in (base.train, base.validation, base.test))
     asked = {"captioned": base.name, "seed": options.seed, "sizes": [*sizes], "rows": "spread"}
-    key = key_of({**asked, "copies": options.copies})
+    copies = options.copies or 2
+    key = key_of({**asked, "copies": copies})
     path = cache_folder(None) / f"captioned-{key}.safetensors"
     places = [(split, part) for split in SPLITS for part in ("x", "y", "factors")]
 
     def make() -> Any:
-        print(f"drawing {options.copies * n} captioned digits")
-        return svae.data.CaptionedDigits(base, options.seed, options.copies)
+        print(f"drawing {copies * n} captioned digits")
+        return svae.data.CaptionedDigits(base, options.seed, copies)
 
     def write_to(data: Any) -> None:
         found = {f"{a}.{b}": getattr(getattr(data, a), b) for a, b in places}
@@ -376,6 +381,23 @@ def digits_of(options: argparse.Namespace, n_train: int | None = None) -> Any:
     return data
 
 
+def moved(data: Any, copies: int, seed: int) -> Any:
+    """Every training digit, and copies of it that are a little turned, leant, scaled and shifted.
+
+    A flow of few pairs learns them by heart, and its v then tells the source.
+    """
+    from svae.data import ArraySet, RandomAffine
+    from svae.data.batch import as_floats
+
+    generator = torch.Generator().manual_seed(seed)
+    move = RandomAffine(5.0, 0.03, (0.95, 1.05), 3.0, generator)
+    x, y = data.train.x, data.train.y
+    chunks = [part for _ in range(copies - 1) for part in x.split(1000)]
+    more = [(255 * move(as_floats(part))).round().to(torch.uint8) for part in chunks]
+    data.train = ArraySet(torch.cat([x, *more]), y.repeat(copies))
+    return data
+
+
 def grey(x: Tensor) -> Tensor:
     """The brightest channel, as bright as a grey digit is."""
     most = x.amax(1, keepdim=True)
@@ -401,7 +423,7 @@ def layers(options: argparse.Namespace) -> dict[str, Setting]:
     from svae.factorization import in_batches
     from svae.judge import load_judge, train_judge
 
-    data = digits_of(options)
+    data = moved(digits_of(options), options.copies or 1, options.seed)
     if data.name != "mnist":
         net: Any = train_judge(data, 2 if options.quick else 10, 100)
         names = tuple(name for name, _ in net.named_modules() if name)[-1:]

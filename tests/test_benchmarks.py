@@ -455,6 +455,13 @@ def test_translations_are_measured_whole(tmp_path: Path, monkeypatch: pytest.Mon
     rows = [line for line in page.read_text().splitlines() if line.startswith("| ")]
     assert len(rows) == 2 + 1 + 1 + len(translations.ATTRIBUTES)
     assert (tmp_path / "translations_captions.png").stat().st_size > 5000
+    assert one["commit"] == found["commit"]
+    # A task that is not run stays as it is.
+    given[given.index("captions")] = "resolution"
+    where = ["--out", str(out), "--page", str(page)]
+    translations.main([*given, "--have", *where])
+    assert json.loads(out.read_text())["captions"] == found["captions"]
+    given[given.index("resolution")] = "captions"
     # The same again from what is kept.
     translations.main([*given, "--have", "--out", str(out), "--page", str(page)])
     assert json.loads(out.read_text())["captions"] == found["captions"]

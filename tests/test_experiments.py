@@ -402,6 +402,20 @@ def test_translations_are_measured_and_drawn(
         assert bridge.translate(["a fine blue nine, leaning left"]).shape == (1, 1, 3, 28, 28)
 
 
+def test_copies_of_digits_are_a_little_moved() -> None:
+    whole = svae.data.Digits().train
+    found = script("translate").moved(svae.data.Digits(), 3, 0).train
+    assert whole.y is not None
+    assert torch.equal(found.y, whole.y.repeat(3))
+    first, *others = found.x.float().flatten(1).chunk(3)
+    assert torch.equal(first, whole.x.float().flatten(1))
+    for other in others:
+        near = torch.nn.functional.cosine_similarity(first, other)
+        assert float(near.max()) < 1
+        assert float(near.mean()) > 0.95
+    assert not torch.equal(*others)
+
+
 @pytest.mark.slow
 @pytest.mark.data
 def test_attributes_are_translated_to_sprites(tmp_path: Path) -> None:
