@@ -167,7 +167,7 @@ def main(arguments: list[str] | None = None) -> None:
     put_between(options.page, "translations", table(found))
     copy_figures(options)
     for one in claims:
-        print(f"{one['id']:<30}{one['measured']}  {one['target']}")
+        print(f"{one['id']:<32}{one['measured']}  {one['target']}")
 
 
 if __name__ == "__main__":
