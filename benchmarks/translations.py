@@ -154,10 +154,12 @@ def main(arguments: list[str] | None = None) -> None:
     found = finished_parts(
         lambda task, seed: run(task, seed, options), seeds, folder, options.have
     )
-    # Tasks that are not run now stay as they are; every run says which code made it.
+    # Tasks and seeds that are not run now stay as they are; every run says which code made it.
     before = json.loads(options.out.read_text("utf-8")) if options.out.exists() else {}
-    found = {task: found.get(task) or before.get(task, []) for task in TASKS}
-    found = {task: runs for task, runs in found.items() if runs}
+    for task in TASKS:
+        by_seed = {one["seed"]: one for runs in (before, found) for one in runs.get(task, [])}
+        if by_seed:
+            found[task] = [by_seed[seed] for seed in sorted(by_seed)]
     claims = [
         claim(f"translation.{name}", text, target, [float(of(one)) for one in found.get(task, [])])
         for name, text, target, task, of in CLAIMS
