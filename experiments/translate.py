@@ -15,6 +15,7 @@ Cost: twenty minutes of a core for each flow (four of layers, two of attributes)
     python experiments/translate.py --task resolution   # 7 by 7 pixels to 28 by 28
     python experiments/translate.py --task domains      # digits to Fashion-MNIST and back
     python experiments/translate.py --text "a thin blue four, upright" "a thick red seven"
+    python experiments/translate.py --resume --text "a bold cyan two"  # by what was fitted before
 """
 
 import argparse
@@ -114,29 +115,32 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
         metrics |= finished(out, metrics)
     target = None
     for name, setting in TASKS[options.task](options).items():
-        if f"{name}{'.' * bool(name)}gap" in metrics:  # the last of its numbers
-            parts = {"source": setting.source} | ({"view": setting.view} if setting.view else {})
-            target = svae.load(out / name, **parts).target
-            print(f"{name or options.task} is there already")
-            continue
         if options.text:
             setting.source.representation(options.text)  # a word that is not known is found now
         metrics["dataset"] = setting.data.name
-        target = target or fitted_target(setting.data, options)
-        bridge, mean = translators(setting, target, options)
-        bridge.save(out / name)
-        found = measured(bridge, mean, setting, options)
-        prefix = f"{name}_" if name else ""
-        svae.plots.save(picture(bridge, mean, setting, options), out / f"{prefix}translations.png")
-        svae.plots.save(likenesses(bridge, setting), out / f"{prefix}likeness.png")
+        stem, prefix = (f"{name}.", f"{name}_") if name else ("", "")
+        if f"{stem}gap" in metrics:  # the last of its numbers
+            parts = {"source": setting.source} | ({"view": setting.view} if setting.view else {})
+            bridge = svae.load(out / name, **parts)
+            target = bridge.target
+            print(f"{name or options.task} is there already")
+        else:
+            target = target or fitted_target(setting.data, options)
+            bridge, mean = translators(setting, target, options)
+            bridge.save(out / name)
+            found = measured(bridge, mean, setting, options)
+            drawn = picture(bridge, mean, setting, options)
+            svae.plots.save(drawn, out / f"{prefix}translations.png")
+            svae.plots.save(likenesses(bridge, setting), out / f"{prefix}likeness.png")
+            # Last: what is in the file is there whole.
+            metrics |= {f"{stem}{key}": value for key, value in found.items()}
+            write(metrics, out)
         if options.text:
             drawn = bridge.translate(options.text, 8, generator_of(options))
             figure = svae.plots.translations(drawn, options.text)
             svae.plots.save(figure, out / "text.png")
-        # Last: what is in the file is there whole.
-        metrics |= {f"{name}{'.' * bool(name)}{key}": value for key, value in found.items()}
-        write(metrics, out)
-    metrics["seconds_total"] = round(time.perf_counter() - started, 1)
+    spent = metrics.get("seconds_total", 0.0) + time.perf_counter() - started
+    metrics["seconds_total"] = round(spent, 1)
     write(metrics, out)
     print(f"{metrics['seconds_total']:.0f} s; everything is in {out}/")
     return metrics

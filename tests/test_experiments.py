@@ -398,6 +398,9 @@ def test_translations_are_measured_and_drawn(
     if task == "captions":
         assert "text.png" in pictures
         assert 0.3 < found["diversity"] < 2
+        (tmp_path / "text.png").unlink()
+        script("translate").main([*given, "--resume"])
+        assert (tmp_path / "text.png").stat().st_size > 2000
         bridge = svae.load(tmp_path, view=lambda x: ["a red two"] * len(x))
         assert bridge.translate(["a fine blue nine, leaning left"]).shape == (1, 1, 3, 28, 28)
 
