@@ -83,6 +83,9 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--steps", type=int, default=3000, help="of each flow")
     options.add_argument("--max-epochs", type=int, help="of each training, instead of its steps")
     options.add_argument("--noise", type=float, default=0.1, help="on codes, in their deviations")
+    options.add_argument(
+        "--weight-decay", type=float, default=1e-4, help="of AdamW; more where pairs are few"
+    )
     options.add_argument("--n-train", type=int, default=50_000, help="digits to caption")
     options.add_argument(
         "--copies",
@@ -216,7 +219,7 @@ def translators(setting: Setting, target: Any, options: argparse.Namespace) -> t
             40 if options.quick else options.steps,
             batch_size=256,
             objective=given,
-            recipe=Recipe(learning_rate=2e-3),
+            recipe=Recipe(learning_rate=2e-3, weight_decay=options.weight_decay),
             seed=options.seed,
             **trainer_of(options),
         )
