@@ -194,6 +194,18 @@ def reduced(codes: Tensor, seed: int, n_dims: int = 2) -> tuple[Float[Tensor, "n
 
 
 def _umap(codes: Float[Tensor, "n features"], seed: int, n_dims: int) -> Float[Tensor, "n dims"]:
+    # numba gives the OpenMP threads that it shares with torch every core of the machine, for good:
+    # of two processes with a core each, both then wait for each other, thirty times as slow.
+    n_threads = torch.get_num_threads()
+    try:
+        return _fitted_umap(codes, seed, n_dims)
+    finally:
+        torch.set_num_threads(n_threads)
+
+
+def _fitted_umap(
+    codes: Float[Tensor, "n features"], seed: int, n_dims: int
+) -> Float[Tensor, "n dims"]:
     with warnings.catch_warnings():
         # umap-learn announces at each import that its network variant lacks TensorFlow.
         warnings.filterwarnings("ignore", "Tensorflow not installed", ImportWarning)
