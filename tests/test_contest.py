@@ -195,7 +195,7 @@ def test_the_table_of_other_peoples_numbers_is_that_of_the_results(tmp_path: Pat
 @pytest.mark.slow
 @pytest.mark.data
 def test_other_peoples_numbers_are_measured(tmp_path: Path) -> None:
-    out = tmp_path / "found.json"
+    out = tmp_path / "reproductions.json"
     page = tmp_path / "page.md"
     page.write_text("<!-- reproductions: begin -->\n<!-- reproductions: end -->\n")
     given = ["--quick", "--seeds", "0", "--runs", str(tmp_path), "--out", str(out)]
