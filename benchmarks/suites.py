@@ -90,8 +90,8 @@ def cut(data: Any, suite: Suite) -> Any:
 
     for name, n in (("train", suite.n_train), ("validation", None), ("test", suite.n_test)):
         part = getattr(data, name)
-        if n is not None and n < len(part):  # the first of MNIST's test digits are the clean ones
-            part = part.subset(torch.arange(n) * len(part) // n)
+        if n is not None and n < len(part):
+            part = part.evenly(n)
         if suite.pooled > 1:
             pooled = [
                 functional.avg_pool2d(x.float(), suite.pooled).round().to(x.dtype)

@@ -89,6 +89,15 @@ class ArraySet(Dataset[Batch]):
         """A set of its own with the examples at ``indices``, in that order."""
         return ArraySet(*self.batch(indices))
 
+    def evenly(self, n: int) -> "ArraySet":
+        """A set of ``n`` examples from its whole length, or of all where there are fewer.
+
+        The first examples of a set seldom stand for it: those of MNIST's test set are cleaner than
+        the others.
+        """
+        n = min(n, len(self))
+        return self.subset(torch.arange(n) * len(self) // n)
+
     def with_few_labels(self, n: int, seed: int = 0) -> "ArraySet":
         """The same examples with ``n`` labels kept, stratified, and all others -1.
 

@@ -196,6 +196,15 @@ def test_a_mixture_has_its_shares_in_every_stretch(
         assert torch.equal(found, torch.tensor(counts))
 
 
+def test_some_are_taken_from_the_whole_length() -> None:
+    part = ArraySet(torch.arange(10.0).unsqueeze(1), torch.arange(10) % 2)
+    some = part.evenly(4)
+    assert some.x.flatten().tolist() == [0, 2, 5, 7]
+    assert some.y is not None
+    assert some.y.tolist() == [0, 0, 1, 1]
+    assert len(part.evenly(40)) == 10
+
+
 def test_few_labels_are_stratified_and_the_rest_unlabelled() -> None:
     y = torch.arange(100) % 4
     few = ArraySet(torch.zeros(100, 2), y).with_few_labels(8)
