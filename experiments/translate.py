@@ -34,6 +34,7 @@ from torch.nn import functional
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 SENTENCES = "all-MiniLM-L6-v2"  # of sentence-transformers
+WEIGHT_DECAY = {"layers": 0.5, "domains": 0.5}
 
 
 @dataclass
@@ -84,9 +85,14 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--max-epochs", type=int, help="of each training, instead of its steps")
     options.add_argument("--noise", type=float, default=0.1, help="on codes, in their deviations")
     options.add_argument(
-        "--weight-decay", type=float, default=1e-4, help="of AdamW; more where pairs are few"
+        "--weight-decay",
+        type=float,
+        help="of AdamW: more where a flow would learn its pairs by heart, and v then tell the "
+        "source (layers and domains: .5, others: .0001)",
     )
-    options.add_argument("--n-train", type=int, default=50_000, help="digits to caption")
+    options.add_argument(
+        "--n-train", type=int, default=50_000, help="digits to caption, or sprites"
+    )
     options.add_argument(
         "--copies",
         type=int,
@@ -206,6 +212,9 @@ def translators(setting: Setting, target: Any, options: argparse.Namespace) -> t
 
     both = []
     objective = svae.bridges.TranslationObjective(options.noise)
+    decay = options.weight_decay
+    if decay is None:
+        decay = WEIGHT_DECAY.get(options.task, 1e-4)
     size = {} if options.quick else {"n_blocks": 16, "hidden": (256, 256)}
     for kind, given, how in (
         (svae.TranslationBridge, objective, size),
@@ -219,7 +228,7 @@ def translators(setting: Setting, target: Any, options: argparse.Namespace) -> t
             40 if options.quick else options.steps,
             batch_size=256,
             objective=given,
-            recipe=Recipe(learning_rate=2e-3, weight_decay=options.weight_decay),
+            recipe=Recipe(learning_rate=2e-3, weight_decay=decay),
             seed=options.seed,
             **trainer_of(options),
         )
@@ -459,7 +468,8 @@ def attributes(options: argparse.Namespace) -> dict[str, Setting]:
     from svae.bridges import Vectors
     from svae.judge import load_judge, train_judge
 
-    data = svae.data.DSprites(options.data_root, limit=600 if options.quick else None)
+    limit = 600 if options.quick else options.n_train
+    data = svae.data.DSprites(options.data_root, limit=limit)
     if options.quick:
         data.validation = data.validation.subset(torch.arange(60))
         data.test = data.test.subset(torch.arange(200))

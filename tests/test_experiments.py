@@ -12,6 +12,7 @@ from PIL import Image
 
 import svae
 import svae.nets
+import svae.training
 
 ROOT = Path(__file__).parents[1]
 RATES = (
@@ -368,10 +369,18 @@ def test_translations_are_measured_and_drawn(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv("SVAE_CACHE", str(tmp_path / "cache"))
+    decays, fit = [], svae.training.fit_steps
+
+    def noting(*arguments: Any, **how: Any) -> Any:
+        decays.extend([how["recipe"].weight_decay] if "recipe" in how else [])
+        return fit(*arguments, **how)
+
+    monkeypatch.setattr(svae.training, "fit_steps", noting)
     given = ["--task", task, "--quick", "--out", str(tmp_path)]
     if task == "captions":
         given += ["--encoder", "words", "--text", "a bold red two, upright"]
     found = script("translate").main(given)
+    assert decays[1:3] == 2 * [0.5 if task in ("layers", "domains") else 1e-4]  # 0: the target's
     assert json.loads((tmp_path / "metrics.json").read_text()) == found
     names = [name for name in found if name.endswith("explained")]
     assert names
