@@ -26,13 +26,13 @@ class Suite:
 
     source: str
     epochs: int
-    batch_size: int = 128
+    batch_size: int = 64
     target: float = 0.97
     colour: bool = False
     strength: float = 0.1
     width: int = 16
     flow_share: float = 0.5
-    n_train: int | None = 20_000
+    n_train: int | None = 10_000
     n_test: int | None = 2500
     pooled: int = 1
 
@@ -41,18 +41,20 @@ SUITES = {
     "digits": Suite(
         "scikit-learn's 8x8 digits, UCI", 30, 32, 0.95, width=32, flow_share=0.2, n_train=None
     ),
-    "mnist": Suite("MNIST, LeCun et al. 1998, 20,000 of its training digits", 8),
+    "mnist": Suite("MNIST, LeCun et al. 1998, 10,000 of its training digits", 8),
     "fashion": Suite(
-        "Fashion-MNIST, Xiao et al. 2017, 20,000 of its training pictures", 8, 128, 0.82
+        "Fashion-MNIST, Xiao et al. 2017, 10,000 of its training pictures", 8, target=0.8
     ),
-    "kmnist": Suite("KMNIST, Clanuwat et al. 2018, 20,000 of its training pictures", 8, 128, 0.85),
+    "kmnist": Suite(
+        "KMNIST, Clanuwat et al. 2018, 10,000 of its training pictures", 8, target=0.8
+    ),
     "coloured": Suite(
-        "MNIST, 20,000 of its training digits, each in one colour drawn at random", 8, 128, 0.95,
-        colour=True,
+        "MNIST, 10,000 of its training digits, each in one colour drawn at random", 8,
+        target=0.95, colour=True,
     ),
     "dsprites": Suite(
-        "dSprites, Matthey et al. 2017, shape as class, 20,000 of its pictures at 32x32", 8, 128,
-        0.9, pooled=2,
+        "dSprites, Matthey et al. 2017, shape as class, 10,000 of its pictures at 32x32", 8,
+        target=0.9, pooled=2,
     ),
     "cifar10": Suite(
         "CIFAR-10, Krizhevsky 2009, as far as $SVAE_DATA holds it", 12, 128, 0.5, colour=True,
