@@ -45,7 +45,7 @@ def test_every_flow_is_one_graph() -> None:
 @pytest.mark.parametrize("name", [*FEW[1:], "one feature, context"])
 def test_flows_of_every_kind_are_compiled_by_inductor(name: str) -> None:
     found = errors("--flows", name, "--backend", "inductor")
-    assert len(found) == 4
+    assert len(found) == 2
     assert max(found.values()) <= 1e-4, found
 
 
