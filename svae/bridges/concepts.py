@@ -20,6 +20,7 @@ from svae.bridges.blocks import Block
 from svae.bridges.coordinates import Coordinates
 from svae.bridges.frozen import Frozen
 from svae.bridges.naming import Concept
+from svae.bridges.writing import save_bridge
 from svae.flows import ActNorm, ConditionalFlow
 from svae.latent import Latent
 
@@ -404,8 +405,6 @@ class ConceptBridge(nn.Module):
         The frozen network goes along where it is from this package, else only its fingerprint:
         give it again to ``svae.load(folder, frozen=...)``. Concepts are kept by name.
         """
-        from svae.bridges.files import save_bridge  # which builds bridges too
-
         save_bridge(self, folder)
 
 

@@ -1,7 +1,6 @@
-"""Bridges in files that need no unpickling."""
+"""Bridges from files that need no unpickling."""
 
 import copy
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,86 +16,16 @@ from svae.bridges.invariance import InvarianceBridge
 from svae.bridges.naming import Evidence
 from svae.bridges.translation import MeanTranslator, TranslationBridge
 from svae.bridges.translator import Translator
-from svae.saving import (
-    checksum,
-    describe,
-    digest_of,
-    load_weights,
-    read_json,
-    rebuild,
-    save_weights,
-    writable,
+from svae.bridges.writing import (
+    FOREIGN,
+    description_of,
+    fitted_part,
+    opened_at,
+    part_digest,
 )
+from svae.saving import load_weights, read_json, rebuild
 
-__all__ = [
-    "restore",
-    "restore_invariance",
-    "restore_translation",
-    "save_bridge",
-    "save_translation",
-]
-
-_FOREIGN = "foreign"  # stands for a part that is not from this package
-
-
-def save_bridge(bridge: ConceptBridge, folder: str | Path) -> None:
-    """Writes what :meth:`ConceptBridge.save` says."""
-    flow, coordinates = bridge.built()
-    folder = writable(folder)
-    config: dict[str, Any] = {
-        "class": "svae.ConceptBridge",
-        "frozen": _described(bridge.frozen),
-        "fingerprint": bridge.frozen.fingerprint,
-        "opened": _opened(bridge.frozen),
-        "x_shape": bridge.frozen.x_shape,
-        "shape": coordinates.shape,
-        "decoder": None if bridge.decoder is None else _described(bridge.decoder),
-        "settings": bridge.settings,
-        "answer": bridge.answer_concept,
-        "sizes": [
-            [name, bridge.block(name).n_dims, bridge.block(name).n_values]
-            for name in bridge.concept_names
-        ],
-    }
-    kept = nn.ModuleDict({"coordinates": coordinates, "flow": flow, "blocks": bridge.blocks})
-    if bridge.decoder is not None and config["decoder"] != _FOREIGN:
-        kept["decoder"] = bridge.decoder
-    _write(bridge.frozen, kept, config, folder)
-
-
-def _write(
-    source: Any, kept: nn.ModuleDict, config: dict[str, Any], folder: Path, name: str = "frozen"
-) -> None:
-    if config[name] != _FOREIGN and isinstance(source, nn.Module):
-        kept[name] = source
-    weights = folder / "model.safetensors"
-    save_weights(kept, weights)
-    config["sha256"] = checksum(weights)
-    (folder / "model.json").write_text(json.dumps(config, indent=1), encoding="utf-8")
-
-
-def save_translation(model: Translator, folder: str | Path) -> None:
-    """Writes what :meth:`Translator.save` says."""
-    folder = writable(folder)
-    names = model.part_names
-    parts = dict(zip(names, (model.source, model.target), strict=True))
-    config: dict[str, Any] = {
-        "class": f"svae.{type(model).__name__}",
-        **{name: _described(part) for name, part in parts.items()},
-        "digests": {name: _digest(part) for name, part in parts.items()},
-        "fingerprint": getattr(model.source, "fingerprint", None),
-        "opened": _opened(model.source),
-        "x_shape": model.x_shape,
-        "source_shape": getattr(model.source, "x_shape", None),
-        "view": model.view is not None,
-        "settings": model.settings,
-        "code_noise": model.code_noise,
-        "units": True,  # codes are standardised, which they were not in older files
-    }
-    kept = nn.ModuleDict({"fitted": _fitted(model)})
-    if config[names[1]] != _FOREIGN:
-        kept[names[1]] = model.target
-    _write(model.source, kept, config, folder, names[0])
+__all__ = ["restore", "restore_invariance", "restore_translation"]
 
 
 def restore_translation(
@@ -187,9 +116,9 @@ def _restored(
         _check_given(part, name, config, folder)
     bridge = build(found, coder)
     bridge.code_noise = config.get("code_noise", 0.0)
-    kept = nn.ModuleDict({"fitted": _fitted(bridge, with_units="units" in config)})
+    kept = nn.ModuleDict({"fitted": fitted_part(bridge, with_units="units" in config)})
     for name, part in ((names[1], coder), (names[0], found)):
-        if config[name] != _FOREIGN and isinstance(part, nn.Module):
+        if config[name] != FOREIGN and isinstance(part, nn.Module):
             # What was given keeps its own weights.
             kept[name] = part if given[name] is None else copy.deepcopy(part)
     load_weights(kept, folder / "model.safetensors", config.get("sha256"))
@@ -198,23 +127,11 @@ def _restored(
     return bridge.eval()
 
 
-def _fitted(bridge: Translator, with_units: bool = True) -> nn.Module:
-    """What :func:`svae.fit` has set, without the parts that stay frozen."""
-    part = nn.Module()
-    for name in (*bridge.fitted, *["units"] * with_units):
-        part.add_module(name, getattr(bridge, name))
-    for name in ("mean", "scale", "size"):
-        part.register_buffer(name, getattr(bridge, name))
-    return part
-
-
 def _parts(folder: Path, config: Any, **given: Any) -> list[Any]:
     """The parts that were given, or else those that the file describes; None for missing ones."""
     try:
         return [
-            rebuild(config[name])
-            if part is None and config[name] not in (None, _FOREIGN)
-            else part
+            rebuild(config[name]) if part is None and config[name] not in (None, FOREIGN) else part
             for name, part in given.items()
         ]
     except (KeyError, TypeError) as error:
@@ -228,34 +145,19 @@ def _strange(folder: Path, why: str) -> str:
     )
 
 
-def _opened(source: Any) -> dict[str, Any] | None:
-    """Where a network was opened, which its weights do not say."""
-    if not isinstance(source, Frozen):
-        return None
-    return {"layer": source.layer, "tokens": source.tokens}
-
-
-def _digest(part: Any) -> str | None:
-    """Of all tensors of a source or target; None of what has none, or a fingerprint of its own."""
-    ours = isinstance(part, nn.Module) and not isinstance(part, Frozen)
-    state = part.state_dict() if ours else {}
-    tensors = {name: value for name, value in state.items() if isinstance(value, torch.Tensor)}
-    return digest_of(tensors) if tensors else None
-
-
 def _check_given(part: Any, name: str, config: dict[str, Any], folder: Path) -> None:
     """Refuses another part than was fitted to, as far as its file says."""
     if part is None:
         return
     opened = config.get("opened")
-    if isinstance(part, Frozen) and opened is not None and opened != _opened(part):
+    if isinstance(part, Frozen) and opened is not None and opened != opened_at(part):
         raise ValueError(
             f"the bridge in {folder} was fitted to the network opened at {opened}, got "
-            f"{_opened(part)}. Write svae.Frozen(model, layer=..., tokens=...) as then."
+            f"{opened_at(part)}. Write svae.Frozen(model, layer=..., tokens=...) as then."
         )
     was, digest = config[name], config.get("digests", {}).get(name)
-    other = was != _FOREIGN and (own := _described(part)) != _FOREIGN and own != was
-    if other or (digest is not None and digest != _digest(part)):
+    other = was != FOREIGN and (own := description_of(part)) != FOREIGN and own != was
+    if other or (digest is not None and digest != part_digest(part)):
         raise ValueError(
             f"the bridge in {folder} was fitted to another {name}: it is built otherwise or has "
             f"other weights. Give the {name} as it was."
@@ -311,7 +213,7 @@ def restore(
     flow, _ = bridge.built()
     kept = nn.ModuleDict({"coordinates": coordinates, "flow": flow, "blocks": bridge.blocks})
     for name, part, given in (("decoder", shown, decoder), ("frozen", network, frozen)):
-        if part is not None and config[name] not in (None, _FOREIGN):
+        if part is not None and config[name] not in (None, FOREIGN):
             kept[name] = part if given is None else copy.deepcopy(part)  # which keeps its own
     load_weights(kept, folder / "model.safetensors", config.get("sha256"))
     _check_fingerprint(network, config, folder)
@@ -340,13 +242,6 @@ class Named:
             f"the bridge was loaded, and how the concept {self.name!r} was defined is not kept: "
             "set bridge.concepts to the concepts again to fit it further"
         )
-
-
-def _described(part: object) -> Any:
-    try:
-        return describe(part)
-    except TypeError:
-        return _FOREIGN
 
 
 def _count_features(path: Path) -> int:

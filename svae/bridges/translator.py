@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from svae.bridges.units import CodeUnits, moments
+from svae.bridges.writing import save_translation
 from svae.data.batch import as_floats
 
 __all__ = ["Source", "Translator", "UnseenUnits"]
@@ -224,8 +225,6 @@ class Translator(nn.Module):
         Source and target go along where they are from this package; else give them again to
         ``svae.load(folder, source=..., target=...)``. A ``view`` is given again in any case.
         """
-        from svae.bridges.files import save_translation  # which builds translators too
-
         save_translation(self, folder)
 
     def _known_shape(self, x_shape: Sequence[int] | None) -> tuple[int, ...]:
