@@ -137,9 +137,35 @@ def chosen_settings(options: argparse.Namespace) -> dict[str, int]:
     return json.loads(path.read_text(encoding="utf-8"))["chosen"] if path.exists() else {}
 
 
+def keep(job: Job, found: dict[str, Any], options: argparse.Namespace) -> None:
+    """Writes the numbers of a cell, and what they are of."""
+    path = job.file(options.runs)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    made = {"seed": job.seed, "quick": job.quick}
+    path.write_text(json.dumps({**found, **made}, indent=1), encoding="utf-8")
+
+
+def recall(options: argparse.Namespace, version: str) -> None:
+    """Keeps cells of the results so far that are not here: a clone runs only what is new."""
+    from benchmarks.contest import CONTESTANTS
+
+    if options.tune or not options.out.exists():
+        return
+    cells = json.loads(options.out.read_text(encoding="utf-8"))["cells"]
+    for job in jobs_of(options):
+        setting = CONTESTANTS[job.model].settings[job.setting]
+        wanted = {"seed": job.seed, "quick": job.quick, "setting": setting}
+        wanted |= {} if options.mixed else {"code": version}
+        for one in cells.get(job.model, []):
+            same = all(one.get(name) == value for name, value in wanted.items())
+            if same and not job.file(options.runs).exists():
+                keep(job, one, options)
+
+
 def run_cells(options: argparse.Namespace) -> None:
     """Runs what is not finished, side by side; a cell that fails leaves the others alone."""
     version = code_version()
+    recall(options, version)
     waiting = [job for job in jobs_of(options) if not job.file(options.runs).exists()]
     failed = []
     engine = ray_engine if options.engine == "ray" else process_engine
@@ -149,9 +175,7 @@ def run_cells(options: argparse.Namespace) -> None:
             failed.append(f"{name}: {type(result).__name__}: {result}")
             print(f"FAILED: {failed[-1]}", flush=True)
         else:
-            path = job.file(options.runs)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps({**result, "code": version}, indent=1), encoding="utf-8")
+            keep(job, {**result, "code": version}, options)
             print(f"{name}: {result['seconds_training']:.0f} s of training", flush=True)
     if failed:
         raise SystemExit(f"{len(failed)} cells failed; the others are kept:\n" + "\n".join(failed))

@@ -71,7 +71,8 @@ def test_cells_are_kept_and_code_is_not_mixed(
         asked.append(name)
         if name == "M2" and len(asked) < 4:
             raise RuntimeError("out of luck")
-        return {**NUMBERS, "seconds_training": 1.0, "n_parameters": 5, "seconds_per_epoch": 1.0}
+        found = {**NUMBERS, "setting": CONTESTANTS[name].settings[setting]}
+        return found | {"seconds_training": 1.0, "n_parameters": 5, "seconds_per_epoch": 1.0}
 
     monkeypatch.setattr(run, "cell", cell)
     given = options(tmp_path, "--cores", "1")
@@ -83,8 +84,15 @@ def test_cells_are_kept_and_code_is_not_mixed(
     assert list(found["cells"]) == ["classifier", "M2", "SVAE"]
     assert found["code"] == [run.code_version()]
     assert found["source"] == "scikit-learn's 8x8 digits, UCI"
-    monkeypatch.setattr(run, "code_version", lambda: "another")
+    # Nor where only the results are left; another seed is.
     path = tmp_path / "run" / "digits_quick" / "SVAE_0_0.json"
+    path.unlink()
+    run.main(given)
+    assert len(asked) == 4
+    assert json.loads(path.read_text())["preservation"] == NUMBERS["preservation"]
+    run.main([*given, "--models", "M2", "--seeds", "0", "1", "--out", str(tmp_path / "b.json")])
+    assert asked[4:] == ["M2"]
+    monkeypatch.setattr(run, "code_version", lambda: "another")
     path.unlink()
     with pytest.raises(SystemExit, match=r"cells of 2 versions of the code.*say --mixed"):
         run.main(given)
