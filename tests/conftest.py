@@ -61,3 +61,12 @@ def _doctest_names(doctest_namespace: dict[str, Any]) -> None:
     import svae
 
     doctest_namespace.update(torch=torch, np=np, svae=svae)
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """One thread of torch, whatever the machine has, and as many as before afterwards."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -1,6 +1,5 @@
 import logging
 import sys
-from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any, ClassVar, cast
 
@@ -25,23 +24,16 @@ def no_umap(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "umap", None)
 
 
-@pytest.fixture
-def threads() -> Iterator[int]:
-    """One thread of torch, whatever the machine has."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield 1
-    torch.set_num_threads(before)
-
-
 @pytest.mark.slow  # umap-learn compiles for longer than it works
-def test_umap_separates_clouds_repeatably(caplog: pytest.LogCaptureFixture, threads: int) -> None:
+def test_umap_separates_clouds_repeatably(
+    caplog: pytest.LogCaptureFixture, one_thread: None
+) -> None:
     codes, y = clouds(90)
     with caplog.at_level(logging.INFO, logger="svae"):
         points = plots.embed(codes, seed=1)
         again = plots.embed(codes, seed=1)
         figure = plots.embedding({"z_class": codes}, y, ["a", "b", "c"])
-    assert torch.get_num_threads() == threads
+    assert torch.get_num_threads() == 1
     assert not caplog.records  # no fall-back
     assert figure.axes[0].get_title() == "z_class (UMAP)"
     torch.testing.assert_close(points, again, rtol=0, atol=0)
@@ -74,10 +66,10 @@ def fake_umap(monkeypatch: pytest.MonkeyPatch) -> type[FakeUMAP]:
     return FakeUMAP
 
 
-def test_umap_leaves_torch_its_threads(fake_umap: type[FakeUMAP], threads: int) -> None:
+def test_umap_leaves_torch_its_threads(fake_umap: type[FakeUMAP], one_thread: None) -> None:
     plots.embed(clouds(30)[0])
     assert fake_umap.built
-    assert torch.get_num_threads() == threads
+    assert torch.get_num_threads() == 1
 
 
 def test_umap_is_given_the_seed_on_one_thread(fake_umap: type[FakeUMAP]) -> None:
