@@ -20,7 +20,7 @@ class Suite:
         width: Channels of the first convolution.
         flow_share: Share of our passes that fits the style flow.
         n_train: Training examples, taken evenly from the whole set; None takes all.
-        n_test: Test examples, likewise.
+        n_test: Test examples, likewise, and validation examples.
         pooled: Pixels whose mean is one pixel, along each side.
     """
 
@@ -90,7 +90,8 @@ def cut(data: Any, suite: Suite) -> Any:
 
     from svae.data import ArraySet
 
-    for name, n in (("train", suite.n_train), ("validation", None), ("test", suite.n_test)):
+    limits = {"train": suite.n_train, "validation": suite.n_test, "test": suite.n_test}
+    for name, n in limits.items():
         part = getattr(data, name)
         if n is not None:
             part = part.evenly(n)
