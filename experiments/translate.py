@@ -35,6 +35,7 @@ from torch.nn import functional
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 SENTENCES = "all-MiniLM-L6-v2"  # of sentence-transformers
 WEIGHT_DECAY = {"layers": 0.5, "domains": 0.5}
+CENTRED = 0.8  # share of the code's variance from which on a flow starts from the mean
 
 
 @dataclass
@@ -84,6 +85,13 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--steps", type=int, default=3000, help="of each flow")
     options.add_argument("--max-epochs", type=int, help="of each training, instead of its steps")
     options.add_argument("--noise", type=float, default=0.1, help="on codes, in their deviations")
+    options.add_argument(
+        "--centre",
+        default="auto",
+        choices=["auto", "always", "never"],
+        help="whether the flow starts from the mean code: auto where the mean explains "
+        f"{CENTRED:.0%} of it",
+    )
     options.add_argument(
         "--weight-decay",
         type=float,
@@ -210,16 +218,11 @@ def translators(setting: Setting, target: Any, options: argparse.Namespace) -> t
     from svae.bridges import MeanTranslator
     from svae.training import Recipe, fit_steps
 
-    both = []
-    objective = svae.bridges.TranslationObjective(options.noise)
     decay = options.weight_decay
     if decay is None:
         decay = WEIGHT_DECAY.get(options.task, 1e-4)
-    size = {} if options.quick else {"n_blocks": 16, "hidden": (256, 256)}
-    for kind, given, how in (
-        (svae.TranslationBridge, objective, size),
-        (MeanTranslator, None, {} if options.quick else {"hidden": (1024, 1024, 1024)}),
-    ):
+
+    def fitted(kind: Any, objective: Any = None, **how: Any) -> Any:
         torch.manual_seed(options.seed)
         one = kind(setting.source, target, setting.view, **how)
         fit_steps(
@@ -227,13 +230,30 @@ def translators(setting: Setting, target: Any, options: argparse.Namespace) -> t
             setting.data,
             40 if options.quick else options.steps,
             batch_size=256,
-            objective=given,
+            objective=objective,
             recipe=Recipe(learning_rate=2e-3, weight_decay=decay),
             seed=options.seed,
             **trainer_of(options),
         )
-        both.append(one)
-    return both[0], both[1]
+        return one
+
+    mean = fitted(MeanTranslator, **({} if options.quick else {"hidden": (1024, 1024, 1024)}))
+    size = {} if options.quick else {"n_blocks": 16, "hidden": (256, 256)}
+    objective = svae.bridges.TranslationObjective(options.noise)
+    centre = mean if starts_from(mean, setting, options) else None
+    return fitted(svae.TranslationBridge, objective, centre=centre, **size), mean
+
+
+def starts_from(mean: Any, setting: Setting, options: argparse.Namespace) -> bool:
+    """Whether the flow starts from the mean code: where little of validation codes is left."""
+    from svae.translating import explained, pairs_of
+
+    if options.centre != "auto":
+        return options.centre == "always"
+    share = explained(mean, *pairs_of(mean, setting.data, "validation")).value
+    print(f"the mean explains {share:.0%} of the code; the flow starts from "
+          f"{'it' if share >= CENTRED else 'zero'}")  # fmt: skip
+    return share >= CENTRED
 
 
 def measured(
@@ -263,7 +283,8 @@ def measured(
         numbers[f"probe_chance_{name}"] = probes["chance"]
     trainer = trainer_of(options) | {"max_epochs": 2 if options.quick else 4}
     numbers["gap"] = residual_gap(bridge, setting.data, options.seed, **trainer)
-    result = {"case": found.case, "better": found.better, **Audit(numbers).flat()}
+    said = {"case": found.case, "better": found.better, "centred": bridge.centre is not None}
+    result = {**said, **Audit(numbers).flat()}
     for name, value in result.items():
         if not isinstance(value, list):
             print(f"  {name:<24} {value if isinstance(value, str) else round(value, 4)}")

@@ -433,3 +433,15 @@ def test_copies_of_digits_are_a_little_moved() -> None:
 def test_attributes_are_translated_to_sprites(tmp_path: Path) -> None:
     found = script("translate").main(["--task", "attributes", "--quick", "--out", str(tmp_path)])
     assert found["all.explained"] > found["shape and size.explained"]
+
+
+@pytest.mark.slow
+def test_a_flow_starts_from_a_mean_that_leaves_little(tmp_path: Path) -> None:
+    given = ["--task", "resolution", "--quick", "--out"]
+    for centre in ("auto", "always", "never"):
+        found = script("translate").main([*given, str(tmp_path / centre), "--centre", centre])
+        wanted = {"auto": found["explained"] >= 0.8, "always": True, "never": False}[centre]
+        assert found["centred"] is wanted
+        bridge = svae.load(tmp_path / centre, view=lambda x: x)
+        assert isinstance(bridge, svae.TranslationBridge)
+        assert (bridge.centre is not None) is wanted

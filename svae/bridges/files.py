@@ -57,7 +57,10 @@ def restore_translation(
     kind = MeanTranslator if mean else TranslationBridge
 
     def build(found: Any, coder: nn.Module) -> Translator:
-        return kind(found, coder, view, config["x_shape"], **config["settings"])
+        settings, parts = dict(config["settings"]), (found, coder, view, config["x_shape"])
+        if centre := settings.get("centre"):
+            settings["centre"] = MeanTranslator(*parts, **centre)
+        return kind(*parts, **settings)
 
     return _restored(kind, folder, config, source, target, build)
 

@@ -40,9 +40,11 @@ class TranslationBridge(Translator):
     with ``svae.fit(bridge, data)``, where ``data`` has inputs of the target and the source's are
     their ``view``, or with pairs, ``svae.fit(bridge, svae.data.paired(x, y))``.
 
-    Where the source nearly determines the target there is nothing to draw, and a
-    :class:`MeanTranslator` gives better pictures: :func:`svae.translating.compare` says which case
-    it is.
+    Where the source nearly determines the target there is little to draw, and the flow has to
+    learn the mean code before anything else. Give it a fitted :class:`MeanTranslator` m as its
+    ``centre``: the flow then models what that leaves, :math:`v = \tau^{-1}(\Theta(y) - m(\Phi(x))
+    \mid \Phi(x))`, with the same determinant. :func:`svae.translating.compare` says which case it
+    is.
 
     References:
         Network-to-Network Translation with Conditional Invertible Neural Networks (Rombach et
@@ -58,11 +60,13 @@ class TranslationBridge(Translator):
         n_blocks: Blocks of the flow.
         hidden: Widths of the hidden layers of every coupling.
         context: Features that the representation is summed up in for the couplings.
+        centre: A fitted mean translator of the same source and target, which the flow starts
+            from; it is frozen here. None where codes have no centre but zero.
 
     Raises:
         TypeError: If the source gives no representations, or the target lacks a method.
-        ValueError: If the target gives codes that are no vectors, or nothing says what shape its
-            inputs have.
+        ValueError: If the target gives codes that are no vectors, nothing says what shape its
+            inputs have, or the centre is of another source or target.
 
     Example:
         >>> target = svae.bridges.Autoencoder((1, 8, 8), n_code=5, width=8)
@@ -84,9 +88,18 @@ class TranslationBridge(Translator):
         n_blocks: int = 8,
         hidden: Sequence[int] = (192, 192),
         context: int = 96,
+        centre: "MeanTranslator | None" = None,
     ) -> None:
         super().__init__(source, target, view, x_shape)
         self.settings = {"n_blocks": n_blocks, "hidden": list(hidden), "context": context}
+        if centre is not None:
+            if centre.source is not source or centre.target is not target:
+                raise ValueError(
+                    "the centre translates from another source or to another target than the "
+                    "bridge: build both with the same, mean.source and mean.target"
+                )
+            self.centre = centre.requires_grad_(False).eval()
+            self.settings["centre"] = centre.settings
         self.flow = ConditionalFlow(
             self.n_code,
             context,
@@ -179,17 +192,28 @@ class TranslationBridge(Translator):
         self, code: Float[Tensor, "batch D"], representation: Float[Tensor, "batch *shape"]
     ) -> tuple[Float[Tensor, "batch D"], Float[Tensor, " batch"]]:
         """The v of codes, given what the source shows, and the log-determinant."""
-        return self.flow(code, self.standardised(representation))
+        return self.flow(code - self.start(representation), self.standardised(representation))
 
     def code_of(self, latent: Latent) -> Float[Tensor, "batch D"]:
         """The code that has this v, given what the source shows: the inverse of :meth:`noise`."""
-        return self.flow.inverse(latent.z_nuisance, self.standardised(latent.z_class))[0]
+        shown = latent.z_class
+        code, _ = self.flow.inverse(latent.z_nuisance, self.standardised(shown))
+        return code + self.start(shown)
 
     def log_prob(
         self, code: Float[Tensor, "batch D"], representation: Float[Tensor, "batch *shape"]
     ) -> Float[Tensor, " batch"]:
         """Log-density of standardised codes given what the source shows, in nats."""
-        return self.flow.log_prob(code, self.standardised(representation))
+        left = code - self.start(representation)
+        return self.flow.log_prob(left, self.standardised(representation))
+
+    def start(self, representation: Float[Tensor, "batch *shape"]) -> Tensor:
+        """Where codes start from, ``(batch, D)``: the centre's mean code, 0 without a centre."""
+        if self.centre is None:
+            return self.units.mean.new_zeros(())
+        # Each standardises codes by the data that it was fitted to.
+        mean = self.centre.code_of(representation)
+        return self.units(self.centre.units.inverse(mean))
 
     @torch.no_grad()
     def sample_codes(
@@ -205,7 +229,8 @@ class TranslationBridge(Translator):
         """
         if n < 1:
             raise ValueError(f"n, the number of draws, must be at least 1, got {n}")
-        return self.flow.sample(n, self.standardised(representation), generator)
+        drawn = self.flow.sample(n, self.standardised(representation), generator)
+        return drawn + self.start(representation)
 
 
 class MeanTranslator(Translator):

@@ -87,6 +87,7 @@ class Translator(nn.Module):
         self.source = source
         self.target = target.requires_grad_(False).eval()
         self.view = view
+        self.centre: Any = None  # one that was fitted before, which this starts from
         for part in (source, view):
             if isinstance(part, nn.Module):
                 part.requires_grad_(False).eval()
@@ -105,7 +106,7 @@ class Translator(nn.Module):
     def train(self, mode: bool = True) -> "Translator":
         """Training mode of what is fitted alone: what is frozen stays in evaluation mode."""
         super().train(mode)
-        for part in (self.source, self.target, self.view):
+        for part in (self.source, self.target, self.view, self.centre):
             if isinstance(part, nn.Module):
                 part.eval()
         return self

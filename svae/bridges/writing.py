@@ -90,6 +90,8 @@ def fitted_part(bridge: Any, with_units: bool = True) -> nn.Module:
         part.add_module(name, getattr(bridge, name))
     for name in ("mean", "scale", "size"):
         part.register_buffer(name, getattr(bridge, name))
+    if bridge.centre is not None:
+        part.add_module("centre", fitted_part(bridge.centre))
     return part
 
 

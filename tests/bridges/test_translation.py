@@ -363,3 +363,65 @@ def test_translations_are_repeatable() -> None:
     one, other = (bridge.translate(c, 2, torch.Generator().manual_seed(4)) for _ in "ab")
     assert torch.equal(one, other)
     assert not torch.equal(one[0], one[1])
+
+
+def around(mean: MeanTranslator) -> svae.TranslationBridge:
+    torch.manual_seed(0)
+    return svae.TranslationBridge(
+        mean.source, mean.target, n_blocks=4, hidden=(32, 32), context=16, centre=mean
+    )
+
+
+def test_a_flow_around_the_mean_is_near_the_closed_form_at_once() -> None:
+    noise = 0.05  # of codes of about one: the source determines nearly all
+    data = paired(*linear_pairs(noise=noise), bounded=False)
+    torch.manual_seed(0)
+    mean = MeanTranslator(Vectors(2), Shift(), context=32, hidden=(32,))
+    svae.fit(mean, data, max_epochs=8, enable_progress_bar=False)
+    least = 3 * (0.5 * math.log(2 * math.pi * math.e) + math.log(noise))
+    excess = {}
+    for name, bridge in (("around", around(mean)), ("alone", small())):
+        objective = svae.bridges.TranslationObjective(noise=0.0)
+        svae.fit(bridge, data, objective=objective, max_epochs=3, enable_progress_bar=False)
+        code, shown = bridge.code(data.test.floats()), data.source_inputs["test"]
+        with torch.no_grad():
+            nll = -bridge.log_prob(code, shown).mean() + bridge.units.scale.log().sum()
+        excess[name] = float(nll) - least
+    assert -0.2 < excess["around"] < 0.4
+    assert excess["alone"] > excess["around"] + 0.5
+
+
+def test_a_centre_moves_codes_and_changes_no_volume(tmp_path: Path) -> None:
+    c, y = linear_pairs(600)
+    torch.manual_seed(0)
+    mean = MeanTranslator(Vectors(2), Shift(), context=32, hidden=(32,))
+    data = paired(c, y, bounded=False)
+    svae.fit(mean, data, max_epochs=2, enable_progress_bar=False)
+    before = mean.code_of(c[:5])
+    bridge = around(mean)
+    # Other pairs than the centre's: the codes of the bridge have other units.
+    svae.fit(bridge, paired(c, 3 * y, bounded=False), max_epochs=2, enable_progress_bar=False)
+    assert torch.equal(mean.code_of(c[:5]), before)
+    bridge.double()
+    c, y = c[:5].double(), y[:5].double()
+    code = bridge.code(y)
+    middle = mean.units.inverse(mean.code_of(c))
+    assert torch.allclose(bridge.units.inverse(bridge.start(c)), middle)
+    v, log_det = bridge.noise(code, c)
+    assert torch.allclose(bridge.code_of(Latent(c, v)), code)
+    of_one = torch.func.jacrev(lambda one: bridge.noise(one[None], c[:1])[0][0])(code[0])
+    assert torch.allclose(torch.linalg.slogdet(of_one).logabsdet, log_det[0])
+    normal = torch.distributions.Normal(0.0, 1.0).log_prob(v).sum(1)
+    assert torch.allclose(bridge.log_prob(code, c), normal + log_det)
+    # Draws are what standard normal v decode to.
+    drawn = bridge.sample_codes(c, 500, torch.Generator().manual_seed(0))
+    back = bridge.noise(drawn.flatten(0, 1), c.repeat(500, 1))[0]
+    assert torch.allclose(back.mean(), torch.zeros(()).double(), atol=0.05)
+    assert torch.allclose(back.std(), torch.ones(()).double(), atol=0.05)
+
+    bridge.float().save(tmp_path)
+    again = svae.load(tmp_path, target=bridge.target)
+    latent = Latent(c.float(), v.float())
+    assert torch.equal(again.code_of(latent), bridge.code_of(latent))
+    with pytest.raises(ValueError, match="another source or to another target"):
+        svae.TranslationBridge(Vectors(2), bridge.target, centre=mean)
