@@ -145,14 +145,14 @@ def keep(job: Job, found: dict[str, Any], options: argparse.Namespace) -> None:
     path.write_text(json.dumps({**found, **made}, indent=1), encoding="utf-8")
 
 
-def recall(options: argparse.Namespace, version: str) -> None:
+def recall(options: argparse.Namespace, version: str, jobs: list[Job]) -> None:
     """Keeps cells of the results so far that are not here: a clone runs only what is new."""
     from benchmarks.contest import CONTESTANTS
 
     if options.tune or not options.out.exists():
         return
     cells = json.loads(options.out.read_text(encoding="utf-8"))["cells"]
-    for job in jobs_of(options):
+    for job in jobs:
         setting = CONTESTANTS[job.model].settings[job.setting]
         wanted = {"seed": job.seed, "quick": job.quick, "setting": setting}
         wanted |= {} if options.mixed else {"code": version}
@@ -165,8 +165,9 @@ def recall(options: argparse.Namespace, version: str) -> None:
 def run_cells(options: argparse.Namespace) -> None:
     """Runs what is not finished, side by side; a cell that fails leaves the others alone."""
     version = code_version()
-    recall(options, version)
-    waiting = [job for job in jobs_of(options) if not job.file(options.runs).exists()]
+    jobs = jobs_of(options)
+    recall(options, version, jobs)
+    waiting = [job for job in jobs if not job.file(options.runs).exists()]
     failed = []
     engine = ray_engine if options.engine == "ray" else process_engine
     for job, result in engine(options, waiting):

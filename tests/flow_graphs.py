@@ -15,19 +15,20 @@ from svae.flows import ConditionalFlow
 from svae.nets import MapEncoder, MLPEncoder
 
 MAP, HIDDEN = (2, 3, 6), (8, 8)
+# Several blocks are a chain of one, which the first shows; each takes a compiler as long again.
 FLOWS: dict[str, Callable[[], ConditionalFlow]] = {
     "affine": lambda: ConditionalFlow(5, 0, 2, HIDDEN, must_start=True),
-    "affine, context": lambda: ConditionalFlow(5, 3, 2, HIDDEN),
-    "affine, rotation": lambda: ConditionalFlow(5, 0, 2, HIDDEN, rotate=True),
+    "affine, context": lambda: ConditionalFlow(5, 3, 1, HIDDEN),
+    "affine, rotation": lambda: ConditionalFlow(5, 0, 1, HIDDEN, rotate=True),
     "affine, maps, rotation": lambda: ConditionalFlow(
-        4, 3, 2, HIDDEN, rotate=True, must_start=True, embed=MapEncoder(MAP, 3, 4)
+        4, 3, 1, HIDDEN, rotate=True, must_start=True, embed=MapEncoder(MAP, 3, 4)
     ),
-    "spline": lambda: ConditionalFlow(5, 0, 2, HIDDEN, bins=4),
+    "spline": lambda: ConditionalFlow(5, 0, 1, HIDDEN, bins=4),
     "spline, vectors, rotation": lambda: ConditionalFlow(
-        5, 3, 2, HIDDEN, bins=4, rotate=True, embed=MLPEncoder((7,), 3, (6,))
+        5, 3, 1, HIDDEN, bins=4, rotate=True, embed=MLPEncoder((7,), 3, (6,))
     ),
-    "one feature": lambda: ConditionalFlow(1, 0, 2, HIDDEN),
-    "one feature, context": lambda: ConditionalFlow(1, 3, 2, HIDDEN, bins=4),
+    "one feature": lambda: ConditionalFlow(1, 0, 1, HIDDEN),
+    "one feature, context": lambda: ConditionalFlow(1, 3, 1, HIDDEN, bins=4),
 }
 DIRECTIONS = ("forward", "inverse")
 
