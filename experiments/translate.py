@@ -52,6 +52,8 @@ class Setting:
         groups: Numbers that test inputs share where their sources say the same.
         labels: Texts of rows.
         rows: Which test inputs are drawn.
+        noise: On codes, in their standard deviations. The less a source says, the more of its
+            codes are learnt by heart, which noise holds back.
     """
 
     data: Any
@@ -63,6 +65,7 @@ class Setting:
     groups: Tensor | None = None
     labels: list[str] | None = None
     rows: list[int] = field(default_factory=lambda: list(range(6)))
+    noise: float = 0.1
 
 
 def parser() -> argparse.ArgumentParser:
@@ -84,7 +87,11 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--seed", type=int, default=0)
     options.add_argument("--steps", type=int, default=3000, help="of each flow")
     options.add_argument("--max-epochs", type=int, help="of each training, instead of its steps")
-    options.add_argument("--noise", type=float, default=0.1, help="on codes, in their deviations")
+    options.add_argument(
+        "--noise",
+        type=float,
+        help="on codes, in their deviations (a classifier's answer: .2, all else: .1)",
+    )
     options.add_argument(
         "--centre",
         default="auto",
@@ -239,7 +246,8 @@ def translators(setting: Setting, target: Any, options: argparse.Namespace) -> t
 
     mean = fitted(MeanTranslator, **({} if options.quick else {"hidden": (1024, 1024, 1024)}))
     size = {} if options.quick else {"n_blocks": 16, "hidden": (256, 256)}
-    objective = svae.bridges.TranslationObjective(options.noise)
+    noise = setting.noise if options.noise is None else options.noise
+    objective = svae.bridges.TranslationObjective(noise)
     centre = mean if starts_from(mean, setting, options) else None
     return fitted(svae.TranslationBridge, objective, centre=centre, **size), mean
 
@@ -478,6 +486,7 @@ def layers(options: argparse.Namespace) -> dict[str, Setting]:
             lambda x: {"digit": judge(x).argmax(1)},
             wanted,
             groups=wanted["digit"] if name == "answer" else None,
+            noise=0.2 if name == "answer" else 0.1,
         )
         for name, (network, layer) in opened.items()
     }
