@@ -122,7 +122,8 @@ def table(found: dict[str, list[dict[str, Any]]]) -> str:
         one = found[task][0]
         cells = [f"{one[f'{stem}explained']:.0%}"]
         cells += [f"{one[f'{stem}frechet_{name}']:.3g}" for name in ("flow", "mean", "target")]
-        cells += [one[f"{stem}better"], f"{one[f'{stem}gap']:.2f}"]
+        gap = round(one[f"{stem}gap"], 2) + 0.0  # no minus before a zero
+        cells += [one[f"{stem}better"], f"{gap:.2f}"]
         lines.append(f"| {title} | {' | '.join(cells)} |")
     if found.get("captions"):
         one = found["captions"][0]
