@@ -34,7 +34,6 @@ from torch.nn import functional
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 SENTENCES = "all-MiniLM-L6-v2"  # of sentence-transformers
-WEIGHT_DECAY = {"layers": 0.5, "domains": 0.5}
 CENTRED = 0.8  # share of the code's variance from which on a flow starts from the mean
 
 
@@ -54,6 +53,7 @@ class Setting:
         rows: Which test inputs are drawn.
         noise: On codes, in their standard deviations. The less a source says, the more of its
             codes are learnt by heart, which noise holds back.
+        weight_decay: Of AdamW, which holds that back too.
     """
 
     data: Any
@@ -66,6 +66,7 @@ class Setting:
     labels: list[str] | None = None
     rows: list[int] = field(default_factory=lambda: list(range(6)))
     noise: float = 0.1
+    weight_decay: float = 1e-4
 
 
 def parser() -> argparse.ArgumentParser:
@@ -225,9 +226,8 @@ def translators(setting: Setting, target: Any, options: argparse.Namespace) -> t
     from svae.bridges import MeanTranslator
     from svae.training import Recipe, fit_steps
 
-    decay = options.weight_decay
-    if decay is None:
-        decay = WEIGHT_DECAY.get(options.task, 1e-4)
+    decay = setting.weight_decay if options.weight_decay is None else options.weight_decay
+    noise = setting.noise if options.noise is None else options.noise
 
     def fitted(kind: Any, objective: Any = None, **how: Any) -> Any:
         torch.manual_seed(options.seed)
@@ -246,7 +246,6 @@ def translators(setting: Setting, target: Any, options: argparse.Namespace) -> t
 
     mean = fitted(MeanTranslator, **({} if options.quick else {"hidden": (1024, 1024, 1024)}))
     size = {} if options.quick else {"n_blocks": 16, "hidden": (256, 256)}
-    noise = setting.noise if options.noise is None else options.noise
     objective = svae.bridges.TranslationObjective(noise)
     centre = mean if starts_from(mean, setting, options) else None
     return fitted(svae.TranslationBridge, objective, centre=centre, **size), mean
@@ -487,6 +486,7 @@ def layers(options: argparse.Namespace) -> dict[str, Setting]:
             wanted,
             groups=wanted["digit"] if name == "answer" else None,
             noise=0.2 if name == "answer" else 0.1,
+            weight_decay=0.5,
         )
         for name, (network, layer) in opened.items()
     }
@@ -598,6 +598,7 @@ def domains(options: argparse.Namespace) -> dict[str, Setting]:
             {"domain": data.test.y},
             groups=data.test.y,
             labels=[data.class_names[int(label)] for label in data.test.y[:6]],
+            weight_decay=0.5,
         )
     }
 

@@ -31,10 +31,12 @@ def linear_pairs(n: int = 4000, noise: float = 0.3) -> tuple[Tensor, Tensor]:
     return c, (y + 1) / 2
 
 
-def small(target: nn.Module | None = None, **more: Any) -> svae.TranslationBridge:
+def small(
+    target: nn.Module | None = None, source: Any = None, **more: Any
+) -> svae.TranslationBridge:
     torch.manual_seed(0)
     return svae.TranslationBridge(
-        Vectors(2), target or Shift(), n_blocks=4, hidden=(32, 32), context=16, **more
+        source or Vectors(2), target or Shift(), n_blocks=4, hidden=(32, 32), context=16, **more
     )
 
 

@@ -192,7 +192,7 @@ class TranslationBridge(Translator):
         self, code: Float[Tensor, "batch D"], representation: Float[Tensor, "batch *shape"]
     ) -> tuple[Float[Tensor, "batch D"], Float[Tensor, " batch"]]:
         """The v of codes, given what the source shows, and the log-determinant."""
-        return self.flow(code - self.start(representation), self.standardised(representation))
+        return self.flow(*self._left(code, representation))
 
     def code_of(self, latent: Latent) -> Float[Tensor, "batch D"]:
         """The code that has this v, given what the source shows: the inverse of :meth:`noise`."""
@@ -204,8 +204,11 @@ class TranslationBridge(Translator):
         self, code: Float[Tensor, "batch D"], representation: Float[Tensor, "batch *shape"]
     ) -> Float[Tensor, " batch"]:
         """Log-density of standardised codes given what the source shows, in nats."""
-        left = code - self.start(representation)
-        return self.flow.log_prob(left, self.standardised(representation))
+        return self.flow.log_prob(*self._left(code, representation))
+
+    def _left(self, code: Tensor, representation: Tensor) -> tuple[Tensor, Tensor]:
+        """What the flow is given: what the centre leaves of codes, and what the source shows."""
+        return code - self.start(representation), self.standardised(representation)
 
     def start(self, representation: Float[Tensor, "batch *shape"]) -> Tensor:
         """Where codes start from, ``(batch, D)``: the centre's mean code, 0 without a centre."""

@@ -366,10 +366,7 @@ def test_translations_are_repeatable() -> None:
 
 
 def around(mean: MeanTranslator) -> svae.TranslationBridge:
-    torch.manual_seed(0)
-    return svae.TranslationBridge(
-        mean.source, mean.target, n_blocks=4, hidden=(32, 32), context=16, centre=mean
-    )
+    return small(mean.target, mean.source, centre=mean)
 
 
 def test_a_flow_around_the_mean_is_near_the_closed_form_at_once() -> None:
