@@ -244,8 +244,8 @@ def residual_gap(
     v is standard normal whatever the source. Two second flows, as large as the first, are fitted
     to v, and the one that says more counts: one to those of the training examples, of which there
     are many, but which an overfitted bridge makes more normal than those of new ones; the other
-    to those of the validation and of half of the test examples. Both are measured on the other
-    half. A negative gap says that neither has learnt anything that holds.
+    to those of the validation and of half of the test examples, drawn at random. Both are measured
+    on the other half. A negative gap says that neither has learnt anything that holds.
 
     References:
         Network-to-Network Translation with Conditional Invertible Neural Networks (Rombach et
@@ -264,8 +264,10 @@ def residual_gap(
         shown = _representations(bridge, x, source)
         v = noises(bridge, x, source, seed)
         sides[name] = shown.flatten(1), v
-    half = len(sides["test"][0]) // 2
-    new, held = zip(*((side[:half], side[half:]) for side in sides["test"]), strict=True)
+    n = len(sides["test"][0])
+    # The first half of a set seldom stands for the other.
+    halves = torch.randperm(n, generator=torch.Generator().manual_seed(seed)).tensor_split(2)
+    new, held = ([side[half] for side in sides["test"]] for half in halves)
     fresh = [torch.cat(both) for both in zip(sides["validation"], new, strict=True)]
     steps = int(trainer.pop("max_epochs", 4)) * math.ceil(len(sides["train"][0]) / _BATCH)
     gaps = [
