@@ -54,6 +54,8 @@ class Setting:
         noise: On codes, in their standard deviations. The less a source says, the more of its
             codes are learnt by heart, which noise holds back.
         weight_decay: Of AdamW, which holds that back too.
+        steps: Of the flow and of the mean. The less a source says, the more of the pictures'
+            variety is the flow's to learn.
     """
 
     data: Any
@@ -67,6 +69,7 @@ class Setting:
     rows: list[int] = field(default_factory=lambda: list(range(6)))
     noise: float = 0.1
     weight_decay: float = 1e-4
+    steps: int = 3000
 
 
 def parser() -> argparse.ArgumentParser:
@@ -86,12 +89,15 @@ def parser() -> argparse.ArgumentParser:
     )
     options.add_argument("--out", default="runs/translate")
     options.add_argument("--seed", type=int, default=0)
-    options.add_argument("--steps", type=int, default=3000, help="of each flow")
+    options.add_argument(
+        "--steps", type=int, help="of each flow and mean (names of domains: 6000, all else: 3000)"
+    )
     options.add_argument("--max-epochs", type=int, help="of each training, instead of its steps")
     options.add_argument(
         "--noise",
         type=float,
-        help="on codes, in their deviations (a classifier's answer: .2, all else: .1)",
+        help="on codes, in their deviations (names of domains and a classifier's answer: .2, all "
+        "else: .1)",
     )
     options.add_argument(
         "--centre",
@@ -232,6 +238,7 @@ def translators(setting: Setting, target: Any, options: argparse.Namespace) -> t
 
     decay = setting.weight_decay if options.weight_decay is None else options.weight_decay
     noise = setting.noise if options.noise is None else options.noise
+    steps = setting.steps if options.steps is None else options.steps
 
     def fitted(kind: Any, objective: Any = None, **how: Any) -> Any:
         torch.manual_seed(options.seed)
@@ -239,7 +246,7 @@ def translators(setting: Setting, target: Any, options: argparse.Namespace) -> t
         fit_steps(
             one,
             setting.data,
-            40 if options.quick else options.steps,
+            40 if options.quick else steps,
             batch_size=256,
             objective=objective,
             recipe=Recipe(learning_rate=2e-3, weight_decay=decay),
@@ -605,6 +612,8 @@ def domains(options: argparse.Namespace) -> dict[str, Setting]:
             {"domain": data.test.y},
             groups=data.test.y,
             labels=[data.class_names[int(label)] for label in data.test.y[:6]],
+            noise=0.2,
+            steps=6000,
         )
     }
 
