@@ -24,7 +24,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -145,7 +145,11 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     if options.resume:
         metrics |= finished(out, metrics)
     target = None
-    for name, setting in TASKS[options.task](options).items():
+    write(metrics, out)  # now: what is saved below is never taken for that of another seed
+    given = {name: getattr(options, name) for name in ("noise", "weight_decay", "steps")}
+    given = {name: value for name, value in given.items() if value is not None}
+    for name, by_default in TASKS[options.task](options).items():
+        setting = replace(by_default, **given)
         if options.text:
             setting.source.representation(options.text)  # a word that is not known is found now
         metrics["dataset"] = setting.data.name
@@ -236,20 +240,16 @@ def translators(setting: Setting, target: Any, options: argparse.Namespace) -> t
     from svae.bridges import MeanTranslator
     from svae.training import Recipe, fit_steps
 
-    decay = setting.weight_decay if options.weight_decay is None else options.weight_decay
-    noise = setting.noise if options.noise is None else options.noise
-    steps = setting.steps if options.steps is None else options.steps
-
     def fitted(kind: Any, objective: Any = None, **how: Any) -> Any:
         torch.manual_seed(options.seed)
         one = kind(setting.source, target, setting.view, **how)
         fit_steps(
             one,
             setting.data,
-            40 if options.quick else steps,
+            40 if options.quick else setting.steps,
             batch_size=256,
             objective=objective,
-            recipe=Recipe(learning_rate=2e-3, weight_decay=decay),
+            recipe=Recipe(learning_rate=2e-3, weight_decay=setting.weight_decay),
             seed=options.seed,
             **trainer_of(options),
         )
@@ -257,7 +257,7 @@ def translators(setting: Setting, target: Any, options: argparse.Namespace) -> t
 
     mean = fitted(MeanTranslator, **({} if options.quick else {"hidden": (1024, 1024, 1024)}))
     size = {} if options.quick else {"n_blocks": 16, "hidden": (256, 256)}
-    objective = svae.bridges.TranslationObjective(noise)
+    objective = svae.bridges.TranslationObjective(setting.noise)
     centre = mean if starts_from(mean, setting, options) else None
     return fitted(svae.TranslationBridge, objective, centre=centre, **size), mean
 

@@ -420,6 +420,22 @@ def test_translations_are_measured_and_drawn(
         assert bridge.translate(["a fine blue nine, leaning left"]).shape == (1, 1, 3, 28, 28)
 
 
+def test_what_was_cut_off_at_once_is_not_resumed_with_another_seed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = script("translate")
+
+    def cut(options: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(module.TASKS, "resolution", cut)
+    given = ["--task", "resolution", "--quick", "--out", str(tmp_path), "--resume"]
+    with pytest.raises(KeyboardInterrupt):
+        module.main(given)
+    with pytest.raises(SystemExit, match=r"is of seed 0, not of 1: give another"):
+        module.main([*given, "--seed", "1"])
+
+
 def test_copies_of_digits_are_a_little_moved() -> None:
     whole = svae.data.Digits().train
     found = script("translate").moved(svae.data.Digits(), 3, 0).train
