@@ -31,7 +31,7 @@ from benchmarks.evidence import (  # noqa: E402
 
 TASKS = ("captions", "layers", "attributes", "colour", "resolution", "domains")
 # Of what no claim is made, half as many steps as by default show what there is to see.
-STEPS = {task: ["--steps", "1500"] for task in ("attributes", "colour", "resolution")}
+STEPS = {task: ["--steps", "1500"] for task in ("colour", "resolution")}
 ATTRIBUTES = ("digit", "colour", "thickness", "slant")
 # Rows of the table: title, task, and what stands before the names of its numbers.
 ROWS = (
@@ -70,6 +70,11 @@ def run(task: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
     from experiments.translate import main as experiment
 
     out = options.runs / "translations" / f"{task}_{seed}{'_quick' * options.quick}"
+    begun = out / "commit.txt"
+    if not begun.exists():
+        out.mkdir(parents=True, exist_ok=True)
+        begun.write_text(commit(), encoding="utf-8")
+    fitted = begun.read_text(encoding="utf-8")
     found = experiment(
         ["--task", task, "--seed", str(seed), "--encoder", "words", "--out", str(out)]
         + [*STEPS.get(task, []), "--resume"]
@@ -77,7 +82,9 @@ def run(task: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
     )
     ends = ("_low", "_high")
     kept = {name: value for name, value in found.items() if not name.endswith(ends)}
-    return kept | {"commit": commit()}
+    # What was fitted before is measured by the code at hand.
+    made = {"commit": commit(), "fitted": fitted}
+    return kept | (made if fitted != made["commit"] else {"commit": fitted})
 
 
 def leak(one: dict[str, Any]) -> float:

@@ -35,6 +35,7 @@ from torch.nn import functional
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 SENTENCES = "all-MiniLM-L6-v2"  # of sentence-transformers
 CENTRED = 0.8  # share of the code's variance from which on a flow starts from the mean
+CHOSEN = ("noise", "weight_decay", "steps", "n_code")  # of a setting, by options of these names
 
 
 @dataclass
@@ -56,6 +57,8 @@ class Setting:
         weight_decay: Of AdamW, which holds that back too.
         steps: Of the flow and of the mean. The less a source says, the more of the pictures'
             variety is the flow's to learn.
+        n_code: Dims of the target's code. Those that its decoder hardly uses are as much for the
+            flow to learn as the others.
     """
 
     data: Any
@@ -70,6 +73,7 @@ class Setting:
     noise: float = 0.1
     weight_decay: float = 1e-4
     steps: int = 3000
+    n_code: int = 64
 
 
 def parser() -> argparse.ArgumentParser:
@@ -90,7 +94,12 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--out", default="runs/translate")
     options.add_argument("--seed", type=int, default=0)
     options.add_argument(
-        "--steps", type=int, help="of each flow and mean (names of domains: 6000, all else: 3000)"
+        "--steps",
+        type=int,
+        help="of each flow and mean (sprites and names of domains: 6000, all else: 3000)",
+    )
+    options.add_argument(
+        "--n-code", type=int, help="dims of the autoencoder's code (sprites: 24, all else: 64)"
     )
     options.add_argument("--max-epochs", type=int, help="of each training, instead of its steps")
     options.add_argument(
@@ -146,10 +155,11 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
         metrics |= finished(out, metrics)
     target = None
     write(metrics, out)  # now: what is saved below is never taken for that of another seed
-    given = {name: getattr(options, name) for name in ("noise", "weight_decay", "steps")}
+    given = {name: getattr(options, name) for name in CHOSEN}
     given = {name: value for name, value in given.items() if value is not None}
+    small = {"steps": 40, "n_code": 12} if options.quick else {}
     for name, by_default in TASKS[options.task](options).items():
-        setting = replace(by_default, **given)
+        setting = replace(by_default, **(small | given))
         if options.text:
             setting.source.representation(options.text)  # a word that is not known is found now
         metrics["dataset"] = setting.data.name
@@ -157,12 +167,15 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
         both = (out / name, out / name / "mean")
         there = options.resume and all((folder / "model.json").exists() for folder in both)
         if there:
+            refuse_others(metrics, given, stem, out)
             parts = {"source": setting.source} | ({"view": setting.view} if setting.view else {})
             bridge, mean = (svae.load(folder, **parts) for folder in both)
             target = bridge.target
             print(f"{name or options.task} is fitted already")
         else:
-            target = target or fitted_target(setting.data, options)
+            metrics |= {f"{stem}{key}": getattr(setting, key) for key in CHOSEN}
+            write(metrics, out)
+            target = target or fitted_target(setting, options)
             bridge, mean = translators(setting, target, options)
             mean.save(both[1])
             bridge.save(both[0])
@@ -200,6 +213,17 @@ def finished(out: Path, wanted: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
+def refuse_others(metrics: dict[str, Any], given: dict[str, Any], stem: str, out: Path) -> None:
+    """Stops where what is loaded was fitted in another way than is asked for now."""
+    for name, value in given.items():
+        had = metrics.get(f"{stem}{name}", value)
+        if had != value:
+            raise SystemExit(
+                f"--resume: what {out} holds was fitted with --{name.replace('_', '-')} {had}, "
+                f"not {value}: leave that out, or give another --out"
+            )
+
+
 def write(metrics: dict[str, Any], out: Path) -> None:
     """Writes ``metrics.json``."""
     (out / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
@@ -218,16 +242,16 @@ def trainer_of(options: argparse.Namespace) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def fitted_target(data: Any, options: argparse.Namespace) -> Any:
+def fitted_target(setting: Setting, options: argparse.Namespace) -> Any:
     """An autoencoder of the target's inputs."""
     import svae
     from svae.training import Recipe, fit_steps
 
     torch.manual_seed(options.seed)
-    sizes = {"n_code": 12, "width": 8} if options.quick else {"n_code": 64, "width": 32}
-    if data.x_shape[-1] > 32 and not options.quick:
-        sizes["width"] = 16
-    coder = svae.bridges.Autoencoder(data.x_shape, **sizes)
+    data = setting.data
+    width = 16 if data.x_shape[-1] > 32 else 32
+    width = 8 if options.quick else width
+    coder = svae.bridges.Autoencoder(data.x_shape, n_code=setting.n_code, width=width)
     steps = 60 if options.quick else 4000
     recipe = Recipe(learning_rate=coder.learning_rate)
     fit_steps(coder, data, steps, 64, recipe=recipe, seed=options.seed, **trainer_of(options))
@@ -246,7 +270,7 @@ def translators(setting: Setting, target: Any, options: argparse.Namespace) -> t
         fit_steps(
             one,
             setting.data,
-            40 if options.quick else setting.steps,
+            setting.steps,
             batch_size=256,
             objective=objective,
             recipe=Recipe(learning_rate=2e-3, weight_decay=setting.weight_decay),
@@ -539,6 +563,8 @@ def attributes(options: argparse.Namespace) -> dict[str, Setting]:
             lambda x: {"shape": judge(x).argmax(1)},
             {"shape": data.test.y},
             labels=[data.class_names[int(label)] for label in data.test.y[:6]],
+            steps=6000,
+            n_code=24,
         )
     return found
 

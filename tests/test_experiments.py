@@ -406,6 +406,8 @@ def test_translations_are_measured_and_drawn(
         assert again == found
         with pytest.raises(SystemExit, match=r"is of seed 0, not of 1: give another"):
             script("translate").main([*given, "--resume", "--seed", "1"])
+        with pytest.raises(SystemExit, match=r"fitted with --n-code 12, not 7: leave that out"):
+            script("translate").main([*given, "--resume", "--n-code", "7"])
     if task == "domains":
         assert svae.load(tmp_path, view=lambda x: x[:, 0, 0, 0] > 0).code_noise == 0.2
     pictures = sorted(path.name for path in tmp_path.glob("*.png"))
