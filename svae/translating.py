@@ -14,8 +14,9 @@ from svae.bridges.sources import Vectors
 from svae.bridges.storing import stored
 from svae.bridges.translation import MeanTranslator, TranslationBridge
 from svae.bridges.translator import Translator
+from svae.data.arrays import ArraySet
 from svae.data.module import ArrayData
-from svae.data.pairing import SPLITS, paired, source_inputs
+from svae.data.pairing import SPLITS, PairedData, check_pairs, source_inputs
 from svae.factorization import in_batches
 from svae.metrics import Estimate
 from svae.training import fit_steps
@@ -33,6 +34,7 @@ __all__ = [
 _CHUNK = 500
 _DRAWS = 8  # of each source, for the diversity
 _BATCH = 128  # pairs in a step of the second flows
+_LEAST = 10  # pairs to fit one of them to
 _NORMAL = torch.distributions.Normal(0.0, 1.0)
 _DETERMINED = 0.9  # of the code's variance
 
@@ -123,11 +125,7 @@ def compare(
     Raises:
         ValueError: If no two inputs share a group, or the two translate to different targets.
     """
-    if mean.n_code != bridge.n_code or not torch.allclose(
-        mean.target.encode(x[:2]),  # pyright: ignore[reportCallIssue]
-        bridge.target.encode(x[:2]),  # pyright: ignore[reportCallIssue]
-        rtol=1e-3, atol=1e-3,
-    ):  # fmt: skip
+    if not _same_codes(mean, bridge, x[:2]):
         raise ValueError(
             "the mean translator has another target than the bridge: build both with the same"
         )
@@ -137,7 +135,7 @@ def compare(
         pictures = {
             "frechet_flow": translated(bridge, x, source, generator),
             "frechet_mean": translated(mean, x, source),
-            "frechet_target": in_batches(lambda part: bridge.show(bridge.code(part)), x),
+            "frechet_target": in_batches(lambda part: bridge.show(bridge.code(part)).to(x), x),
         }
         for name, drawn in pictures.items():
             distance = metrics.frechet_distance(real, in_batches(features, drawn))
@@ -149,11 +147,18 @@ def compare(
         rows = (sizes > 1).nonzero().flatten()
         given = None if source is None else _chosen(source, rows.tolist())
         drawn = (
-            bridge.translate(part, _DRAWS, generator)
+            bridge.translate(part, _DRAWS, generator).to(x)
             for part in _sources(bridge, x[rows], given, _CHUNK // _DRAWS)
         )
         found.diversity = metrics.spread_ratio(drawn, x[rows], groups[rows])
     return found
+
+
+def _same_codes(one: Translator, other: Translator, x: Tensor) -> bool:
+    if one.target is other.target:  # whose codes may be draws
+        return True
+    codes = [some.units.inverse(some.code(x)) for some in (one, other)]
+    return one.n_code == other.n_code and torch.allclose(*codes, rtol=1e-3, atol=1e-3)
 
 
 @torch.no_grad()
@@ -196,7 +201,8 @@ def noises(
     parts = zip(x.split(_CHUNK), shown.split(_CHUNK), strict=True)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return torch.cat([bridge.latent(some, its, True).z_nuisance for some, its in parts])
+        found = [bridge.latent(some, its, True).z_nuisance for some, its in parts]
+        return torch.cat(found).to(x.device)
 
 
 @torch.no_grad()
@@ -208,7 +214,7 @@ def translated(
 ) -> Float[Tensor, "n_images *event"]:
     """One translation for each input, from the source that belongs to it."""
     parts = _sources(translator, x, source)
-    return torch.cat([translator.translate(part, 1, generator)[0] for part in parts])
+    return torch.cat([translator.translate(part, 1, generator)[0].to(x) for part in parts])
 
 
 @torch.no_grad()
@@ -241,11 +247,11 @@ def residual_gap(
         \;\le\; I(v; \Phi(x)) + \mathrm{KL}(p(v)\,\|\,\mathcal{N})
 
     The right side is what the bridge's own loss on new data is above its least value, and 0 where
-    v is standard normal whatever the source. Two second flows, as large as the first, are fitted
-    to v, and the one that says more counts: one to those of the training examples, of which there
-    are many, but which an overfitted bridge makes more normal than those of new ones; the other
-    to those of the validation and of half of the test examples, drawn at random. Both are measured
-    on the other half. A negative gap says that neither has learnt anything that holds.
+    v is standard normal whatever the source. Two second flows, built as the first, are fitted to
+    v, and the one that says more counts: one to those of the training examples, of which there are
+    many, but which an overfitted bridge makes more normal than those of new ones; the other to
+    those of the validation and of half of the test examples, drawn at random. Both are measured on
+    the other half. A negative gap says that neither has learnt anything that holds.
 
     References:
         Network-to-Network Translation with Conditional Invertible Neural Networks (Rombach et
@@ -257,17 +263,29 @@ def residual_gap(
         seed: Of weights, batches and noise.
         trainer: Keywords of :func:`svae.fit`, such as ``max_epochs=5`` over the training examples;
             the flow of the others takes as many steps.
+
+    Raises:
+        ValueError: If there are fewer than ten examples to fit one of the two to, or none to
+            measure them on.
     """
+    n = len(data.test) // 2
+    for what, count, least in (
+        ("training", len(data.train), _LEAST),
+        ("validation and half of the test", len(data.validation) + n, _LEAST),
+        ("the other half of the test", n, 1),
+    ):
+        if count < least:
+            raise ValueError(
+                f"the residual gap needs {least} {what} pairs or more, got {count}: give more data"
+            )
     sides = {}
+    generator = torch.Generator().manual_seed(seed)
     for name in SPLITS:
-        x, source = pairs_of(bridge, data, name)
-        shown = _representations(bridge, x, source)
-        v = noises(bridge, x, source, seed)
-        sides[name] = shown.flatten(1), v
-    n = len(sides["test"][0])
-    # The first half of a set seldom stands for the other.
-    halves = torch.randperm(n, generator=torch.Generator().manual_seed(seed)).tensor_split(2)
-    new, held = ([side[half] for side in sides["test"]] for half in halves)
+        # In a random order: the first half of a set seldom stands for the other.
+        order = torch.randperm(len(getattr(data, name)), generator=generator)
+        x, source = pairs_of(bridge, data, name, order.tolist())
+        sides[name] = _representations(bridge, x, source), noises(bridge, x, source, seed)
+    new, held = ([side[part] for side in sides["test"]] for part in (slice(n), slice(n, None)))
     fresh = [torch.cat(both) for both in zip(sides["validation"], new, strict=True)]
     steps = int(trainer.pop("max_epochs", 4)) * math.ceil(len(sides["train"][0]) / _BATCH)
     gaps = [
@@ -289,13 +307,22 @@ def _told(
     """What a flow fitted to the v of some examples knows of those of others."""
     torch.manual_seed(seed)
     size = {name: bridge.settings[name] for name in ("n_blocks", "hidden", "context")}
-    second = TranslationBridge(Vectors(shown.shape[1]), _Itself(bridge.n_code), **size)
-    fit_steps(second, paired(shown, v, bounded=False), steps, _BATCH, seed=seed, **trainer)
+    second = TranslationBridge(Vectors(bridge.shape), _Itself(bridge.n_code), **size)
+    # Slices, not rows: what a layer shows may lie on disk, and stays there.
+    first, others = slice(len(v) // 10), slice(len(v) // 10, None)
+    rows = {"train": others, "validation": first, "test": first}
+    none = torch.zeros(len(v), dtype=torch.int64)
+    train, validation, test = (ArraySet(v[some], none[some]) for some in rows.values())
+    codes = ArrayData(train, validation, test, ("any",), bounded=False)
+    pairs = PairedData(codes, {name: shown[some] for name, some in rows.items()})
+    fit_steps(second, pairs, steps, _BATCH, seed=seed, **trainer)
     held_shown, held_v = held
     with torch.no_grad():
         # Densities of standardised numbers, back in those of v.
         scale = second.units.scale.log().sum()
-        found = second.log_prob(second.code(held_v), held_shown) - scale
+        parts = zip(held_v.split(_CHUNK), held_shown.split(_CHUNK), strict=True)
+        told = [second.log_prob(second.code(one), its) for one, its in parts]
+        found = (torch.cat(told) - scale).to(held_v.device)
         return metrics.mean((found - _NORMAL.log_prob(held_v).sum(1)).double())
 
 
@@ -323,6 +350,8 @@ def _sources(
     translator: Translator, x: Tensor, source: Any, size: int = _CHUNK
 ) -> Iterator[Tensor | Sequence[Any]]:
     """The source's inputs that belong to ``x``, part by part: those given, or their view."""
+    if source is not None:
+        check_pairs(source, len(x))
     for start in range(0, len(x), size):
         rows = slice(start, start + size)
         yield translator.viewed(x[rows]) if source is None else source[rows]

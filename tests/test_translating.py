@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import svae
+from svae import translating
 from svae.bridges import MeanTranslator, TranslationObjective, Vectors
 from svae.data import PairedData, paired
 from svae.metrics import Estimate
@@ -137,7 +138,56 @@ def test_the_gap_sees_what_v_still_says_of_the_source(fitted: Fitted) -> None:
     covariance = mix @ mix.T + 0.09 * torch.eye(3)
     information = 0.5 * float(torch.logdet(covariance / 0.09))
     blank.standardise(data.source_inputs["train"])
-    assert residual_gap(blank, data, max_epochs=15, **QUIET).value > 0.6 * information
+    # Far from standard normal as well, so that the densities' units count.
+    scale = 4.0
+    c, y = linear_pairs()
+    data = paired(c, (scale * (2 * y - 1) + 1) / 2, bounded=False)
+    apart = 0.5 * float(scale**2 * covariance.trace() - 3 - torch.logdet(scale**2 * covariance))
+    found = residual_gap(blank, data, max_epochs=15, **QUIET)
+    assert found.value == pytest.approx(information + apart, abs=0.6)
+
+
+def test_the_gap_of_pictures_is_that_of_a_flow_that_sees_pictures(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    c, y = linear_pairs(120)
+    pictures = c[:, :1, None, None].expand(-1, 1, 6, 6).contiguous()
+    data = paired(pictures, y, bounded=False)
+    bridge = small(source=Vectors((1, 6, 6)))
+    seen = []
+
+    class Noting(svae.TranslationBridge):
+        def __init__(self, source: Any, *given: Any, **more: Any) -> None:
+            super().__init__(source, *given, **more)
+            seen.append(self.shape)
+
+    monkeypatch.setattr(translating, "TranslationBridge", Noting)
+    residual_gap(bridge, data, max_epochs=1, **QUIET)
+    assert seen == [(1, 6, 6)] * 2
+
+
+@pytest.mark.parametrize(
+    ("n", "message"),
+    [
+        (40, "needs 10 validation and half of the test pairs or more, got 6"),
+        (11, "needs 10 training pairs or more, got 9"),
+    ],
+)
+def test_a_gap_of_few_pairs_is_refused(n: int, message: str) -> None:
+    c, y = linear_pairs(n)
+    with pytest.raises(ValueError, match=message):
+        residual_gap(small(), paired(c, y, bounded=False), **QUIET)
+
+
+def test_one_target_whose_codes_are_draws_is_compared() -> None:
+    class Draws(Shift):
+        def encode(self, x: Tensor) -> Tensor:
+            return super().encode(x) + torch.randn_like(x)
+
+    c, y = linear_pairs(50)
+    bridge = small(Draws())
+    mean = MeanTranslator(bridge.source, bridge.target, context=8, hidden=(8,))
+    assert compare(bridge, mean, y, c).explained.value < 1
 
 
 def test_views_are_taken_part_by_part_and_without_gradients() -> None:

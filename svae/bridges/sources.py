@@ -3,6 +3,7 @@
 import difflib
 import re
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -42,19 +43,25 @@ class Vectors(Described, nn.Module):
             raise ValueError(f"every size must be at least 1, got {self.shape}")
         self.head = head
 
-    def representation(self, x: Float[Tensor, "batch *shape"]) -> Float[Tensor, "batch *shape"]:
+    def representation(
+        self, x: Float[Tensor, "batch *shape"] | Sequence[Any]
+    ) -> Float[Tensor, "batch *shape"]:
         """The representations.
 
         Raises:
+            TypeError: If they are no numbers.
             ValueError: If they have another shape.
         """
+        x = _numbers(x, f"representations of shape {self.shape}")
         if tuple(x.shape[1:]) != self.shape:
             raise ValueError(
                 f"expected representations of shape {self.shape}, got {tuple(x.shape[1:])}"
             )
         return x.float()
 
-    def predict(self, x: Float[Tensor, "batch *shape"]) -> Float[Tensor, "batch classes"]:
+    def predict(
+        self, x: Float[Tensor, "batch *shape"] | Sequence[Any]
+    ) -> Float[Tensor, "batch classes"]:
         """Logits, by the head.
 
         Raises:
@@ -89,12 +96,16 @@ class Labels(Described, nn.Module):
         self.shape = (n_classes,)
         self.unit_names = [f"label {label}" for label in range(n_classes)]
 
-    def representation(self, y: Int[Tensor, " batch"]) -> Float[Tensor, "batch classes"]:
+    def representation(
+        self, y: Int[Tensor, " batch"] | Sequence[int]
+    ) -> Float[Tensor, "batch classes"]:
         """One-hot vectors.
 
         Raises:
+            TypeError: If labels are no numbers.
             ValueError: If a label is out of range.
         """
+        y = _numbers(y, "labels, their numbers")
         if y.ndim != 1 or y.is_floating_point():
             raise ValueError(
                 f"expected labels (batch,), got {y.dtype} of shape {tuple(y.shape)}: give the "
@@ -106,7 +117,7 @@ class Labels(Described, nn.Module):
             )
         return functional.one_hot(y.long(), self.shape[0]).float()
 
-    def predict(self, y: Int[Tensor, " batch"]) -> Float[Tensor, "batch classes"]:
+    def predict(self, y: Int[Tensor, " batch"] | Sequence[int]) -> Float[Tensor, "batch classes"]:
         """Logits: sure of the label."""
         return _SURE * self.representation(y)
 
@@ -260,6 +271,17 @@ class SentenceEncoder(nn.Module):
                 "head=...), a function from embeddings to logits"
             )
         return self.head(self.representation(captions))
+
+
+def _numbers(given: object, what: str) -> Tensor:
+    try:
+        return torch.as_tensor(given)
+    except (TypeError, ValueError, RuntimeError) as error:
+        first = next(iter(given), None) if isinstance(given, Iterable) else given
+        raise TypeError(
+            f"expected {what}, got a {type(given).__name__} that begins with {first!r}: give a "
+            "tensor, or names by their numbers, [names.index(name) for name in ...]"
+        ) from error
 
 
 def _split(caption: str) -> list[str]:

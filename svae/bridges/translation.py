@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from svae.bridges.refining import summary
 from svae.bridges.translator import Translator
+from svae.data.pairing import check_pairs
 from svae.flows import ConditionalFlow
 from svae.latent import Latent
 from svae.nets import MLP
@@ -163,8 +164,11 @@ class TranslationBridge(Translator):
             of: The source's inputs that belong to the exemplars; their ``view`` if None.
 
         Raises:
-            ValueError: If there are as many exemplars as neither one nor ``x``.
+            ValueError: If there are as many exemplars as neither one nor ``x``, or not as many
+                inputs in ``of`` as exemplars.
         """
+        if of is not None:
+            check_pairs(of, len(exemplar))
         wanted = self.shown(x)
         own = self.representation(exemplar) if of is None else self.shown(of)
         v = self.latent(exemplar, own).z_nuisance

@@ -124,7 +124,7 @@ class Translator(nn.Module):
             raise ValueError(
                 f"the source takes inputs of shape {tuple(wanted)}, these have "
                 f"{tuple(x.shape[1:])}: give view=, a function from the target's inputs to the "
-                "source's"
+                "source's, or those themselves where they are asked for (source=, of=)"
             )
         return x
 
@@ -143,11 +143,18 @@ class Translator(nn.Module):
 
     def code(self, x: Float[Tensor, "batch *event"]) -> Float[Tensor, "batch D"]:
         """The target's code, every dim standardised."""
-        return self.units(self.target.encode(x))  # pyright: ignore[reportCallIssue]
+        code = self.target.encode(as_floats(x).to(self._as_target))  # pyright: ignore
+        return self.units(code.to(self.mean))
 
     def show(self, code: Float[Tensor, "batch D"]) -> Float[Tensor, "batch *event"]:
         """What the target decodes from a standardised code."""
-        return self.target.decode(self.units.inverse(code))  # pyright: ignore[reportCallIssue]
+        bare = self.units.inverse(code).to(self._as_target)
+        return self.target.decode(bare).to(self.mean)  # pyright: ignore[reportCallIssue]
+
+    @property
+    def _as_target(self) -> Tensor:
+        """A tensor of the target's precision and device; the bridge's, where it has none."""
+        return next((p for p in self.target.parameters() if p.is_floating_point()), self.mean)
 
     def predict(self, x: Float[Tensor, "batch *event"]) -> Float[Tensor, "batch classes"]:
         """The source's own logits.
@@ -161,7 +168,7 @@ class Translator(nn.Module):
                 "What only an answer can tell (class kept, accuracy) needs a source with one, "
                 "such as svae.Frozen or svae.bridges.Vectors(n, head=...)."
             )
-        return self.source.predict(self.viewed(x))
+        return self.source.predict(self.viewed(x)).to(self.mean)
 
     def translate(
         self, x: Any, n: int = 1, generator: torch.Generator | None = None
@@ -182,7 +189,8 @@ class Translator(nn.Module):
                 f"the source gives representations of shape {self.shape}, got "
                 f"{tuple(representation.shape[1:])}"
             )
-        return ((representation - self.mean) / self.scale).clamp(-_FAR, _FAR)
+        given = representation.to(self.mean)  # what was stored is on the CPU
+        return ((given - self.mean) / self.scale).clamp(-_FAR, _FAR)
 
     @torch.no_grad()
     def standardise(self, representation: Float[Tensor, "n *shape"]) -> None:

@@ -1,6 +1,6 @@
 """Examples of one domain, each with what belongs to it in another."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ from torch import Tensor
 from svae.data.arrays import ArraySet
 from svae.data.module import ArrayData
 
-__all__ = ["SPLITS", "PairedData", "paired", "source_inputs"]
+__all__ = ["SPLITS", "PairedData", "check_pairs", "paired", "source_inputs"]
 
 SPLITS = ("train", "validation", "test")
 
@@ -46,8 +46,7 @@ class PairedData(ArrayData):
             for name, part in sets.items()
         }
         for name, part in sets.items():
-            if len(inputs[name]) != len(part):
-                raise ValueError(_unequal(len(inputs[name]), len(part), f" of the {name} set"))
+            check_pairs(inputs[name], len(part), f" of the {name} set")
         super().__init__(
             *sets.values(),
             class_names=data.class_names,
@@ -62,8 +61,8 @@ class PairedData(ArrayData):
 
 def paired(
     source: Any,
-    target: Tensor,
-    y: Tensor | None = None,
+    target: Tensor | np.ndarray,
+    y: Tensor | np.ndarray | Sequence[int] | None = None,
     batch_size: int = 128,
     seed: int = 0,
     bounded: bool = True,
@@ -79,19 +78,23 @@ def paired(
         bounded: Whether inputs of the target must lie in [0, 1], as pictures do.
 
     Raises:
-        ValueError: If there are not as many of both, or fewer than ten.
+        ValueError: If there are not as many of both and of the labels, or fewer than ten.
 
     Example:
         >>> data = paired(["zero", "one"] * 10, torch.rand(20, 1, 8, 8))
         >>> len(data.train), len(data.source_inputs["train"])
         (16, 16)
     """
-    n, source = len(target), _rows(source)
-    if len(source) != n:
-        raise ValueError(_unequal(len(source), n))
+    target, source = torch.as_tensor(target), _rows(source)
+    n = len(target)
+    check_pairs(source, n)
     if n < 10:
         raise ValueError(f"{n} pairs are too few to be split: expected 10 or more")
-    y = torch.zeros(n, dtype=torch.int64) if y is None else y
+    y = torch.zeros(n, dtype=torch.int64) if y is None else torch.as_tensor(y)
+    if len(y) != n:
+        raise ValueError(
+            f"{len(y)} labels came with {n} pairs: y has one for each, in their order"
+        )
     order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
     rows = dict(zip(SPLITS, order.split([n - 2 * (n // 10), n // 10, n // 10]), strict=True))
     sets = {name: ArraySet(target[part], y[part]) for name, part in rows.items()}
@@ -116,7 +119,16 @@ def _rows(source: Any) -> Tensor | list[Any]:
     array = source.to_numpy() if hasattr(source, "to_numpy") else source
     if isinstance(array, np.ndarray) and array.dtype.kind in "fiub":
         return torch.from_numpy(np.ascontiguousarray(array))
-    return list(array)
+    rows = list(array)
+    # Labels, and attributes in lists; texts and what else there may be stay as they are.
+    numbers = all(isinstance(_innermost(row), int | float | np.number) for row in rows)
+    return torch.as_tensor(np.asarray(rows)) if rows and numbers else rows
+
+
+def _innermost(row: Any) -> Any:
+    while isinstance(row, list | tuple) and row:
+        row = row[0]
+    return row
 
 
 def source_inputs(data: ArrayData, split: str) -> Any | None:
@@ -126,16 +138,21 @@ def source_inputs(data: ArrayData, split: str) -> Any | None:
         ValueError: If the set was cut or replaced since the pairs were made.
     """
     given = getattr(data, "source_inputs", {}).get(split)
-    if given is not None and len(given) != len(getattr(data, split)):
-        raise ValueError(
-            f"{_unequal(len(given), len(getattr(data, split)), f' of the {split} set')} Cut the "
-            "sets first, and pair them then."
-        )
+    if given is not None:
+        advice = " Cut the sets first, and pair them then."
+        check_pairs(given, len(getattr(data, split)), f" of the {split} set", advice)
     return given
 
 
-def _unequal(n_source: int, n_target: int, where: str = "") -> str:
-    return (
-        f"{n_source} inputs of the source came with {n_target} of the target{where}: pairs need "
-        "as many of both, in the same order. Were the two cut or shuffled separately?"
-    )
+def check_pairs(source: Any, n_target: int, where: str = "", advice: str = "") -> None:
+    """Refuses inputs of the source that are more or fewer than those of the target.
+
+    Raises:
+        ValueError: If they are.
+    """
+    if len(source) != n_target:
+        raise ValueError(
+            f"{len(source)} inputs of the source came with {n_target} of the target{where}: pairs "
+            "need as many of both, in the same order. Were the two cut or shuffled separately?"
+            f"{advice}"
+        )

@@ -1,6 +1,6 @@
 """Training of bridges and of the networks beside them: one loss, one phase."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Literal
 
 import pytorch_lightning as pl
@@ -234,12 +234,8 @@ def coded(model: Translator | CodeDensity, data: ArrayData, seed: int) -> ArrayD
     sides = []
     with torch.no_grad():
         for name, examples in (("train", data.train), ("validation", few)):
-            codes = stored(map(model.code, _chunks(examples)), len(examples))
-            if name == "train":
-                # Of the standardised codes of before, if there were any: both are undone at once.
-                was = model.units.inverse(codes)
-                model.units.take(was)
-                codes = model.units(was)
+            # In units of before, if there were any.
+            codes = model.units.inverse(stored(map(model.code, _chunks(examples)), len(examples)))
             shown = codes[:, :0]
             if isinstance(model, Translator):
                 # Pairs bring the source's inputs; else they are a view of the target's.
@@ -249,14 +245,32 @@ def coded(model: Translator | CodeDensity, data: ArrayData, seed: int) -> ArrayD
                     if given is None
                     else (model.shown, _pieces(given[: len(examples)]))
                 )
-                if hasattr(model.source, "layer"):
-                    kind = "training" if name == "train" else name
-                    seen = representations(show, parts, f"{kind} examples")
-                else:  # words, labels and vectors say themselves what is wrong with them
-                    seen = map(show, parts)
-                shown = stored(seen, len(examples))
+                kind = "training examples" if name == "train" else f"{name} examples"
+                # Words, labels and vectors say themselves what is wrong with them.
+                run = representations if hasattr(model.source, "layer") else _located
+                shown = stored(run(show, parts, kind), len(examples))
             sides.append((codes, shown))
-    return _as_seen(data, seed, *((codes, shown.flatten(1)) for codes, shown in sides))
+        # Now that all could be computed: a training that is refused leaves the model as it was.
+        codes, shown = sides[0]
+        if isinstance(model, Translator):
+            model.standardise(shown)
+        model.units.take(codes)
+        pairs = [(model.units(codes), shown.flatten(1)) for codes, shown in sides]
+    return _as_seen(data, seed, *pairs)
+
+
+def _located(show: Callable[[Any], Tensor], parts: Iterable[Any], what: str) -> Iterator[Tensor]:
+    """What a source shows, part by part; what it refuses is counted from the first example."""
+    first = 0
+    for part in parts:
+        try:
+            shown = show(part)
+        except (TypeError, ValueError) as error:
+            if not first:
+                raise
+            raise type(error)(f"{error} (Counted from number {first} of the {what}.)") from error
+        yield shown
+        first += len(part)
 
 
 def _chunks(examples: ArraySet) -> Iterator[Tensor]:

@@ -143,18 +143,17 @@ def _of_flow(
     model: TranslationBridge, data: ArrayData, objective: TranslationObjective, seed: int
 ) -> Task:
     """Of a flow, which keeps the noise that its codes are fitted with."""
+    task = _of_codes(model, partial(objective, model), data, objective, seed)
     model.code_noise = objective.noise
-    return _of_codes(model, partial(objective, model), data, objective, seed)
+    return task
 
 
 def _of_codes(
     model: Translator, loss: Loss, data: ArrayData, objective: nn.Module | None, seed: int
 ) -> Task:
     """Of codes and representations, which are computed once."""
+    _check_trainable(model)
     seen = coded(model, data, seed)
-    some = seen.train.factors
-    assert some is not None
-    model.standardise(some.unflatten(1, model.shape))
     inputs = CodeInputs(model.shape)
     return Task(inputs.loss(loss), inputs, seen, objective)
 
@@ -218,13 +217,7 @@ def fit(
     if resume and out is None:
         raise ValueError("resume=True needs out=, the folder of the interrupted run")
     module, module_data = training_of(model, module_data, objective, recipe, seed, compile)
-    parameters = list(model.parameters())
-    if parameters and not any(parameter.requires_grad for parameter in parameters):
-        raise ValueError(
-            f"this {type(model).__name__} has no parameters to train: requires_grad is off for "
-            "all. A bridge switches off those of the models that it stands between; fit them "
-            "before, or say model.requires_grad_(True) and fit the bridge again afterwards."
-        )
+    _check_trainable(model)
     with TemporaryDirectory() as scratch:
         folder = writable(scratch if out is None else out)
         with quiet():
@@ -232,6 +225,16 @@ def fit(
         run(runner, module, module_data, folder, resume)
         log_dir = runner.loggers[0].log_dir if runner.loggers else None
     return None if log_dir is None else Path(log_dir)
+
+
+def _check_trainable(model: nn.Module) -> None:
+    parameters = list(model.parameters())
+    if parameters and not any(parameter.requires_grad for parameter in parameters):
+        raise ValueError(
+            f"this {type(model).__name__} has no parameters to train: requires_grad is off for "
+            "all. A bridge switches off those of the models that it stands between; fit them "
+            "before, or say model.requires_grad_(True) and fit the bridge again afterwards."
+        )
 
 
 def fit_steps(

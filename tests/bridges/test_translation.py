@@ -12,7 +12,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import svae
-from svae.bridges import BagOfWords, Labels, MeanTranslator, Vectors
+from svae import translating
+from svae.auditing import AuditSettings
+from svae.bridges import BagOfWords, Labels, MeanTranslator, TranslationObjective, Vectors
 from svae.data import PairedData, paired
 from svae.factorization import check_protocol
 from svae.latent import Latent
@@ -93,7 +95,7 @@ def test_a_bridge_from_a_network_is_a_factorization(tmp_path: Path) -> None:
     svae.fit(bridge, data, max_epochs=1, enable_progress_bar=False)
     check_protocol(bridge, data.test.floats(limit=4))
     result = svae.audit(
-        bridge, data, svae_judge(), svae.auditing.AuditSettings(n_codes=60, n_test=60, n_flips=10)
+        bridge, data, svae_judge(), AuditSettings(n_codes=60, n_test=60, n_flips=10)
     )
     assert "preservation" in result.flat()
     assert torch.equal(bridge.predict(data.test.floats()), frozen.predict(data.test.floats()))
@@ -106,6 +108,88 @@ def test_a_bridge_from_a_network_is_a_factorization(tmp_path: Path) -> None:
         svae.load(tmp_path, source=other)
     with pytest.raises(ValueError, match=r"the source of .* is not from this package"):
         svae.load(tmp_path)
+
+
+SHADES = ["dark", "grey", "bright"]
+
+
+@pytest.mark.parametrize(
+    ("source", "view"),
+    [
+        (Labels(3), lambda x: x.argmax(-1).sum((1, 2)) % 3),
+        (
+            BagOfWords(["pixel", *SHADES], answers=SHADES),
+            lambda x: [f"{SHADES[int(3 * one)]} pixel" for one in x[:, 0, 0, 0].clamp(max=0.99)],
+        ),
+        (Vectors(3, head=lambda r: 5 * r), lambda x: x[:, 0, 0, :3]),
+    ],
+    ids=["labels", "words", "vectors"],
+)
+def test_a_bridge_from_what_answers_is_audited_and_reported(
+    source: Any, view: Any, tmp_path: Path
+) -> None:
+    target = svae.bridges.Autoencoder((1, 8, 8), n_code=5, width=8)
+    bridge = svae.TranslationBridge(source, target, view, n_blocks=2, hidden=(16,), context=8)
+    data = pictures()
+    svae.fit(bridge, data, max_epochs=1, enable_progress_bar=False)
+    check_protocol(bridge, data.test.floats(limit=4))
+    settings = AuditSettings(n_codes=60, n_test=60, n_flips=10)
+    assert "preservation" in svae.audit(bridge, data, svae_judge(), settings).flat()
+    if isinstance(source, BagOfWords):
+        page = svae.report(bridge, data, tmp_path, judge=svae_judge())
+        assert page.stat().st_size > 20_000
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_a_target_of_another_precision_is_translated_to(dtype: torch.dtype) -> None:
+    target = svae.bridges.Autoencoder((1, 8, 8), n_code=5, width=8).to(dtype)
+    bridge = svae.TranslationBridge(Vectors(3), target, n_blocks=2, hidden=(16,), context=8)
+    data = pictures()
+    pairs = PairedData(data, lambda part: torch.eye(3)[part.y])
+    svae.fit(bridge, pairs, max_epochs=1, enable_progress_bar=False)
+    drawn = bridge.translate(torch.eye(3))
+    assert drawn.dtype == torch.float32
+    assert bridge.code(data.test.floats()).dtype == torch.float32
+    assert next(target.parameters()).dtype == dtype
+
+
+def test_what_is_not_paired_is_refused() -> None:
+    bridge = small()
+    c, y = linear_pairs(40)
+    with pytest.raises(ValueError, match="30 inputs of the source came with 40 of the target"):
+        translating.translated(bridge, y, c[:30])
+    with pytest.raises(ValueError, match="60 inputs of the source came with 40 of the target"):
+        translating.noises(bridge, y, torch.randn(60, 2))
+    with pytest.raises(ValueError, match="4 inputs of the source came with 5 of the target"):
+        bridge.like(c[:5], y[:5], of=c[:4])
+
+
+def test_a_fit_that_is_refused_changes_nothing() -> None:
+    c, y = linear_pairs(200)
+    data, other = paired(c, y, bounded=False), paired(3 * c + 1, 5 * y, bounded=False)
+    mean = MeanTranslator(Vectors(2), Shift(), context=8, hidden=(8,))
+    svae.fit(mean, data, max_epochs=1, enable_progress_bar=False)
+    bridge = svae.TranslationBridge(mean.source, mean.target, n_blocks=2, centre=mean)
+    svae.fit(bridge, data, max_epochs=1, enable_progress_bar=False)
+    before = {name: buffer.clone() for name, buffer in bridge.state_dict().items()}
+    with pytest.raises(ValueError, match="no parameters to train"):
+        svae.fit(mean, other, enable_progress_bar=False)  # it is the bridge's centre now
+    other.source_inputs["train"][3] = torch.nan
+    with pytest.raises(ValueError, match="not finite"):
+        svae.fit(bridge, other, objective=TranslationObjective(0.7), enable_progress_bar=False)
+    for name, buffer in bridge.state_dict().items():
+        assert torch.equal(buffer, before[name]), name
+    assert bridge.code_noise == TranslationObjective().noise
+
+
+def test_a_caption_that_is_refused_is_counted_in_all() -> None:
+    words = BagOfWords(["one", "two"])
+    captions = ["one", "two"] * 500
+    data = paired(captions, torch.rand(1000, 3), bounded=False)
+    data.source_inputs["train"][703] = " "
+    bridge = small(source=words)
+    with pytest.raises(ValueError, match=r"number 203, ' ', .*from number 500 of the training"):
+        svae.fit(bridge, data, max_epochs=1, enable_progress_bar=False)
 
 
 def svae_judge() -> Any:
@@ -422,3 +506,12 @@ def test_a_centre_moves_codes_and_changes_no_volume(tmp_path: Path) -> None:
     assert torch.equal(again.code_of(latent), bridge.code_of(latent))
     with pytest.raises(ValueError, match="another source or to another target"):
         svae.TranslationBridge(Vectors(2), bridge.target, centre=mean)
+
+
+def test_labels_and_vectors_come_in_lists_too() -> None:
+    assert Labels(3).representation([2, 0]).argmax(1).tolist() == [2, 0]
+    assert Vectors(2).representation([[1, 2.5]]).tolist() == [[1.0, 2.5]]
+    with as_a_user(), pytest.raises(TypeError, match=r"begins with 'cat': .*names\.index\(name\)"):
+        Labels(3).representation(["cat", "dog"])  # pyright: ignore[reportArgumentType]
+    with as_a_user(), pytest.raises(TypeError, match="expected representations of shape"):
+        Vectors(2).representation(["cat"])

@@ -37,3 +37,23 @@ def test_arrays_are_as_good_as_tensors() -> None:
     assert isinstance(again.source_inputs["test"], torch.Tensor)
     words = paired(np.array(["one", "two"] * 10), torch.rand(20, 1, 8, 8))
     assert set(words.source_inputs["train"]) == {"one", "two"}
+
+
+def test_lists_of_numbers_are_as_good_as_tensors() -> None:
+    pictures = np.zeros((20, 1, 8, 8), dtype=np.float32)
+    labels = paired([0, 1] * 10, pictures, y=[0, 1] * 10)
+    assert labels.train.y is not None
+    assert torch.equal(labels.source_inputs["train"], labels.train.y)
+    assert labels.train.x.shape == (16, 1, 8, 8)
+    attributes = paired([[0.5, 1], (2.0, 3)] * 10, pictures).source_inputs["test"]
+    assert attributes.dtype.is_floating_point
+    assert sorted(set(attributes.flatten().tolist())) == sorted({0.5, 1.0, 2.0, 3.0})
+    drawn = [torch.zeros(2)] * 20
+    assert paired(drawn, pictures).source_inputs["train"] == drawn[:16]
+    assert paired(["one", 2] * 10, pictures).source_inputs["train"][0] in ("one", 2)
+
+
+@pytest.mark.parametrize("n", [15, 30])
+def test_labels_of_pairs_are_as_many(n: int) -> None:
+    with pytest.raises(ValueError, match=f"{n} labels came with 20 pairs: y has one for each"):
+        paired(torch.rand(20, 2), torch.rand(20, 1, 8, 8), y=torch.zeros(n, dtype=torch.int64))
