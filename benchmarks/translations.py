@@ -74,7 +74,7 @@ def run(task: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
     if not begun.exists():
         out.mkdir(parents=True, exist_ok=True)
         begun.write_text(commit(), encoding="utf-8")
-    fitted = begun.read_text(encoding="utf-8")
+    first = begun.read_text(encoding="utf-8")
     found = experiment(
         ["--task", task, "--seed", str(seed), "--encoder", "words", "--out", str(out)]
         + [*STEPS.get(task, []), "--resume"]
@@ -82,9 +82,9 @@ def run(task: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
     )
     ends = ("_low", "_high")
     kept = {name: value for name, value in found.items() if not name.endswith(ends)}
-    # What was fitted before is measured by the code at hand.
-    made = {"commit": commit(), "fitted": fitted}
-    return kept | (made if fitted != made["commit"] else {"commit": fitted})
+    # A run that was gone on with has numbers, or models, of the code that began it.
+    last = commit()
+    return kept | {"commit": last} | ({"begun": first} if first != last else {})
 
 
 def leak(one: dict[str, Any]) -> float:

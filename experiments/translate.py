@@ -35,6 +35,8 @@ from torch.nn import functional
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 SENTENCES = "all-MiniLM-L6-v2"  # of sentence-transformers
 CENTRED = 0.8  # share of the code's variance from which on a flow starts from the mean
+# What may differ when a run is resumed; the rest decides what is fitted and measured.
+OF_ONE_RUN = ("out", "resume", "text", "device", "data_root")
 CHOSEN = ("noise", "weight_decay", "steps", "n_code")  # of a setting, by options of these names
 
 
@@ -130,7 +132,9 @@ def parser() -> argparse.ArgumentParser:
         help="of each digit: with other attributes (captions, 2), a little moved (layers, 1)",
     )
     options.add_argument(
-        "--resume", action="store_true", help="keep what --out holds of a run of the same options"
+        "--resume",
+        action="store_true",
+        help="go on with what --out holds, by the options of that run",
     )
     options.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
     options.add_argument("--quick", action="store_true", help="few steps and images, for tests")
@@ -139,7 +143,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> dict[str, Any]:
     """Fits, measures, draws; gives what ``metrics.json`` holds."""
-    options = parser().parse_args(arguments)
+    options = chosen(arguments)
     if options.text and options.task != "captions":
         raise SystemExit(f"--text is of --task captions, not of --task {options.task}")
     started = time.perf_counter()
@@ -151,10 +155,13 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     logging.getLogger("svae").setLevel(logging.INFO)
     out = writable(options.out)
     metrics: dict[str, Any] = {"task": options.task, "seed": options.seed}
+    metrics["options"] = {
+        name: value for name, value in vars(options).items() if name not in OF_ONE_RUN
+    }
     if options.resume:
-        metrics |= finished(out, metrics)
+        metrics |= finished(out)
     target = None
-    write(metrics, out)  # now: what is saved below is never taken for that of another seed
+    write(metrics, out)  # now: what was saved before, and is, is never taken for that of others
     given = {name: getattr(options, name) for name in CHOSEN}
     given = {name: value for name, value in given.items() if value is not None}
     small = {"steps": 40, "n_code": 12} if options.quick else {}
@@ -165,27 +172,31 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
         metrics["dataset"] = setting.data.name
         stem, prefix = (f"{name}.", f"{name}_") if name else ("", "")
         both = (out / name, out / name / "mean")
-        there = options.resume and all((folder / "model.json").exists() for folder in both)
+        there = f"{stem}saved" in metrics
         if there:
-            refuse_others(metrics, given, stem, out)
             parts = {"source": setting.source} | ({"view": setting.view} if setting.view else {})
             bridge, mean = (svae.load(folder, **parts) for folder in both)
             target = bridge.target
             print(f"{name or options.task} is fitted already")
         else:
             metrics |= {f"{stem}{key}": getattr(setting, key) for key in CHOSEN}
-            write(metrics, out)
             target = target or fitted_target(setting, options)
             bridge, mean = translators(setting, target, options)
             mean.save(both[1])
             bridge.save(both[0])
-        if not there or f"{stem}gap" not in metrics:  # the last of its numbers
+            metrics[f"{stem}saved"] = True
+            write(metrics, out)
+        if f"{stem}explained" not in metrics:
             found = measured(bridge, mean, setting, options)
             drawn = picture(bridge, mean, setting, options)
             svae.plots.save(drawn, out / f"{prefix}translations.png")
             svae.plots.save(likenesses(bridge, setting), out / f"{prefix}likeness.png")
-            # Last: what is in the file is there whole.
+            # After the pictures: what is in the file is there whole.
             metrics |= {f"{stem}{key}": value for key, value in found.items()}
+            write(metrics, out)
+        if f"{stem}gap" not in metrics:  # as long again as all other numbers
+            gap = gap_of(bridge, setting, options)
+            metrics |= {f"{stem}{key}": value for key, value in gap.items()}
             write(metrics, out)
         if options.text:
             drawn = bridge.translate(options.text, 8, generator_of(options))
@@ -198,30 +209,29 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     return metrics
 
 
-def finished(out: Path, wanted: dict[str, Any]) -> dict[str, Any]:
+def chosen(arguments: list[str] | None) -> argparse.Namespace:
+    """The options: those of the run that is resumed, where others are not given now."""
+    options = parser().parse_args(arguments)
+    had = finished(Path(options.out)).get("options") if options.resume else None
+    if had is None:
+        return options
+    again = parser()
+    again.set_defaults(**had)
+    options = again.parse_args(arguments)
+    for name, value in had.items():
+        if getattr(options, name) != value:
+            raise SystemExit(
+                f"--resume: what {options.out} holds is of --{name.replace('_', '-')} {value}, "
+                f"not {getattr(options, name)}: leave that out, give another --out, or leave "
+                "--resume out to begin anew"
+            )
+    return options
+
+
+def finished(out: Path) -> dict[str, Any]:
     """What a run measured before it was stopped."""
     path = out / "metrics.json"
-    if not path.exists():
-        return {}
-    found = json.loads(path.read_text(encoding="utf-8"))
-    for name, value in wanted.items():
-        if found.get(name) != value:
-            raise SystemExit(
-                f"--resume: {path} is of {name} {found.get(name)}, not of {value}: give another "
-                "--out, or leave --resume out to begin anew"
-            )
-    return found
-
-
-def refuse_others(metrics: dict[str, Any], given: dict[str, Any], stem: str, out: Path) -> None:
-    """Stops where what is loaded was fitted in another way than is asked for now."""
-    for name, value in given.items():
-        had = metrics.get(f"{stem}{name}", value)
-        if had != value:
-            raise SystemExit(
-                f"--resume: what {out} holds was fitted with --{name.replace('_', '-')} {had}, "
-                f"not {value}: leave that out, or give another --out"
-            )
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
 def write(metrics: dict[str, Any], out: Path) -> None:
@@ -305,7 +315,7 @@ def measured(
     from svae import metrics
     from svae.auditing import Audit
     from svae.metrics.leakage import leakage
-    from svae.translating import compare, noises, pairs_of, residual_gap, translated
+    from svae.translating import compare, noises, pairs_of, translated
 
     # At random: the first half of MNIST's test set is cleaner than the other.
     n = min(200 if options.quick else 5000, len(setting.data.test))
@@ -326,14 +336,23 @@ def measured(
         probes = leakage(*pairs, seed=options.seed)
         numbers[f"probe_{name}"] = probes["strongest"]
         numbers[f"probe_chance_{name}"] = probes["chance"]
-    trainer = trainer_of(options) | {"max_epochs": 2 if options.quick else 4}
-    numbers["gap"] = residual_gap(bridge, setting.data, options.seed, **trainer)
     said = {"case": found.case, "better": found.better, "centred": bridge.centre is not None}
     result = {**said, **Audit(numbers).flat()}
     for name, value in result.items():
         if not isinstance(value, list):
             print(f"  {name:<24} {value if isinstance(value, str) else round(value, 4)}")
     return result
+
+
+def gap_of(bridge: Any, setting: Setting, options: argparse.Namespace) -> dict[str, Any]:
+    """What second flows can still tell from the source, in nats."""
+    from svae.auditing import Audit
+    from svae.translating import residual_gap
+
+    trainer = trainer_of(options) | {"max_epochs": 2 if options.quick else 4}
+    gap = residual_gap(bridge, setting.data, options.seed, **trainer)
+    print(f"  {'gap':<24} {gap.value:.4f}")
+    return Audit({"gap": gap}).flat()
 
 
 def picture(bridge: Any, mean: Any, setting: Setting, options: argparse.Namespace) -> Any:

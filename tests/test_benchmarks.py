@@ -459,13 +459,13 @@ def test_translations_are_measured_whole(tmp_path: Path, monkeypatch: pytest.Mon
     # The same again from what is kept.
     translations.main([*given, "--have", "--out", str(out), "--page", str(page)])
     assert json.loads(out.read_text())["captions"] == found["captions"]
-    # What other code fitted is measured, and says so.
-    assert "fitted" not in one
+    # What other code began is gone on with, and says so.
+    assert "begun" not in one
     (tmp_path / "translations" / "colour_0_quick" / "commit.txt").write_text("an earlier one")
     (tmp_path / "translations" / "quick" / "colour_0.json").unlink()
     translations.main([*given, "--out", str(out), "--page", str(page)])
     again = json.loads(out.read_text())["colour"][0]
-    assert (again["commit"], again["fitted"]) == (found["commit"], "an earlier one")
+    assert (again["commit"], again["begun"]) == (found["commit"], "an earlier one")
 
 
 def test_translations_that_are_not_run_stay_as_they_are(tmp_path: Path) -> None:

@@ -404,10 +404,8 @@ def test_translations_are_measured_and_drawn(
         assert len(decays) == fits
         assert again.pop("seconds_total") > found.pop("seconds_total")
         assert again == found
-        with pytest.raises(SystemExit, match=r"is of seed 0, not of 1: give another"):
+        with pytest.raises(SystemExit, match=r"is of --seed 0, not 1: leave that out"):
             script("translate").main([*given, "--resume", "--seed", "1"])
-        with pytest.raises(SystemExit, match=r"fitted with --n-code 12, not 7: leave that out"):
-            script("translate").main([*given, "--resume", "--n-code", "7"])
     if task == "domains":
         assert svae.load(tmp_path, view=lambda x: x[:, 0, 0, 0] > 0).code_noise == 0.2
     pictures = sorted(path.name for path in tmp_path.glob("*.png"))
@@ -422,20 +420,47 @@ def test_translations_are_measured_and_drawn(
         assert bridge.translate(["a fine blue nine, leaning left"]).shape == (1, 1, 3, 28, 28)
 
 
-def test_what_was_cut_off_at_once_is_not_resumed_with_another_seed(
+def test_a_run_that_was_cut_off_is_resumed_by_its_own_options(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     module = script("translate")
+    seen = []
 
     def cut(options: Any) -> Any:
+        seen.append(options)
         raise KeyboardInterrupt
 
     monkeypatch.setitem(module.TASKS, "resolution", cut)
-    given = ["--task", "resolution", "--quick", "--out", str(tmp_path), "--resume"]
+    given = ["--task", "resolution", "--quick", "--steps", "7", "--out", str(tmp_path)]
     with pytest.raises(KeyboardInterrupt):
         module.main(given)
-    with pytest.raises(SystemExit, match=r"is of seed 0, not of 1: give another"):
+    resumed = ["--out", str(tmp_path), "--resume"]
+    with pytest.raises(KeyboardInterrupt):
+        module.main(resumed)
+    assert (seen[1].task, seen[1].quick, seen[1].steps) == ("resolution", True, 7)
+    for name, had, other in (("seed", 0, 1), ("steps", 7, 8), ("centre", "auto", "never")):
+        with pytest.raises(SystemExit, match=f"is of --{name} {had}, not {other}: leave that"):
+            module.main([*resumed, f"--{name}", str(other)])
+    assert len(seen) == 2
+
+
+def test_a_model_of_another_run_is_not_gone_on_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = script("translate")
+    given = ["--task", "resolution", "--quick", "--out", str(tmp_path)]
+
+    def cut(*_: Any) -> Any:
+        raise KeyboardInterrupt
+
+    for folder in (tmp_path, tmp_path / "mean"):
+        folder.mkdir(exist_ok=True)
+        (folder / "model.json").write_text("of another run, which --seed 1 is not")
+    monkeypatch.setattr(module, "fitted_target", cut)
+    with pytest.raises(KeyboardInterrupt):
         module.main([*given, "--seed", "1"])
+    with pytest.raises(KeyboardInterrupt):  # begins anew, and loads nothing
+        module.main([*given, "--resume"])
 
 
 def test_copies_of_digits_are_a_little_moved() -> None:
