@@ -5,7 +5,7 @@ real ones; does v know nothing of the source; and when would the mean of the cod
 Expectation: 95 % of each attribute, .8 to 1.2 of the real diversity, probes within three points
 of chance; the mean is as good where a layer shows nearly everything and far worse at the logits.
 Cost: half an hour of one core for a seed of the captions, an hour and a half for the four layers,
-twenty to forty minutes for each other task. Finished runs are kept.
+twenty minutes to an hour for each other task. Finished runs are kept.
 
     python benchmarks/translations.py       # writes results, and table and pictures of the page
 """
