@@ -247,11 +247,12 @@ def residual_gap(
         \;\le\; I(v; \Phi(x)) + \mathrm{KL}(p(v)\,\|\,\mathcal{N})
 
     The right side is what the bridge's own loss on new data is above its least value, and 0 where
-    v is standard normal whatever the source. Two second flows, built as the first, are fitted to
-    v, and the one that says more counts: one to those of the training examples, of which there are
-    many, but which an overfitted bridge makes more normal than those of new ones; the other to
-    those of the validation and of half of the test examples, drawn at random. Both are measured on
-    the other half. A negative gap says that neither has learnt anything that holds.
+    v is standard normal whatever the source. Second flows, built as the first, are fitted to v,
+    and the one that says most counts: one to those of the training examples, of which there are
+    many, but which an overfitted bridge makes more normal than those of new ones; another to those
+    of the validation and of half of the test examples, drawn at random. Of maps two more see them
+    flat: a perceptron can tell what a convolution of its own kind missed. All are measured on the
+    other half. A negative gap says that none has learnt anything that holds.
 
     References:
         Network-to-Network Translation with Conditional Invertible Neural Networks (Rombach et
@@ -262,7 +263,7 @@ def residual_gap(
         data: What it was fitted to.
         seed: Of weights, batches and noise.
         trainer: Keywords of :func:`svae.fit`, such as ``max_epochs=5`` over the training examples;
-            the flow of the others takes as many steps.
+            the flows of the others take as many steps.
 
     Raises:
         ValueError: If there are fewer than ten examples to fit one of the two to, or none to
@@ -289,7 +290,8 @@ def residual_gap(
     fresh = [torch.cat(both) for both in zip(sides["validation"], new, strict=True)]
     steps = int(trainer.pop("max_epochs", 4)) * math.ceil(len(sides["train"][0]) / _BATCH)
     gaps = [
-        _told(bridge, shown, v, held, steps, seed, **trainer)
+        _told(bridge, shown, v, held, steps, seed, shape, **trainer)
+        for shape in dict.fromkeys((bridge.shape, (math.prod(bridge.shape),)))
         for shown, v in (sides["train"], fresh)
     ]
     return max(gaps, key=lambda gap: gap.value)
@@ -302,21 +304,24 @@ def _told(
     held: Sequence[Tensor],
     steps: int,
     seed: int,
+    shape: tuple[int, ...],
     **trainer: Any,
 ) -> Estimate:
-    """What a flow fitted to the v of some examples knows of those of others."""
+    """What a flow fitted to the v of some examples knows of others, by a source of that shape."""
     torch.manual_seed(seed)
     size = {name: bridge.settings[name] for name in ("n_blocks", "hidden", "context")}
-    second = TranslationBridge(Vectors(bridge.shape), _Itself(bridge.n_code), **size)
+    second = TranslationBridge(Vectors(shape), _Itself(bridge.n_code), **size)
     # Slices, not rows: what a layer shows may lie on disk, and stays there.
     first, others = slice(len(v) // 10), slice(len(v) // 10, None)
     rows = {"train": others, "validation": first, "test": first}
     none = torch.zeros(len(v), dtype=torch.int64)
     train, validation, test = (ArraySet(v[some], none[some]) for some in rows.values())
     codes = ArrayData(train, validation, test, ("any",), bounded=False)
-    pairs = PairedData(codes, {name: shown[some] for name, some in rows.items()})
+    pairs = PairedData(
+        codes, {name: shown[some].reshape(-1, *shape) for name, some in rows.items()}
+    )
     fit_steps(second, pairs, steps, _BATCH, seed=seed, **trainer)
-    held_shown, held_v = held
+    held_shown, held_v = held[0].reshape(-1, *shape), held[1]
     with torch.no_grad():
         # Densities of standardised numbers, back in those of v.
         scale = second.units.scale.log().sum()

@@ -147,7 +147,7 @@ def test_the_gap_sees_what_v_still_says_of_the_source(fitted: Fitted) -> None:
     assert found.value == pytest.approx(information + apart, abs=0.6)
 
 
-def test_the_gap_of_pictures_is_that_of_a_flow_that_sees_pictures(
+def test_the_gap_of_pictures_is_looked_for_in_pictures_and_in_pixels(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     c, y = linear_pairs(120)
@@ -163,7 +163,7 @@ def test_the_gap_of_pictures_is_that_of_a_flow_that_sees_pictures(
 
     monkeypatch.setattr(translating, "TranslationBridge", Noting)
     residual_gap(bridge, data, max_epochs=1, **QUIET)
-    assert seen == [(1, 6, 6)] * 2
+    assert seen == [(1, 6, 6)] * 2 + [(36,)] * 2
 
 
 @pytest.mark.parametrize(
