@@ -249,6 +249,7 @@ def _ours(head: str = "gaussian", flow: bool = True) -> Any:
             head=heads[head](),
             style_prior=None if flow else StandardPrior(split.n_nuisance),
             width=sizes.width,
+            gain=sizes.gain,
         )
         weights = {"beta_class": 10.0, "label_weight": 50.0, **training.weights}
         adversary = weights.pop("adversary", None)
@@ -335,6 +336,9 @@ CONTESTANTS: dict[str, Contestant] = {
         _peer(GAN, bounds=False, splits=False), _tried("learning_rate", 2e-3, 5e-4, 2e-4)
     ),
     "SVAE": Contestant(_ours(), _STYLES, ours=True),
+    "SVAE, adversary": Contestant(
+        _ours(), _tried("adversary", 3.0, 1.0, 10.0, beta_style=0.1), ours=True
+    ),
     "SVAE, no flow": Contestant(_ours(flow=False), _STYLES, ours=True),
     "SVAE, linear head": Contestant(_ours("linear"), _STYLES, ours=True),
     "SVAE, perceptron": Contestant(_ours("perceptron"), _STYLES, ours=True),

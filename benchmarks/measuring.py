@@ -53,7 +53,8 @@ def cell(
     epochs = suite.epochs
     if tuning:
         data.test, epochs = data.validation, max(1, suite.epochs // 3)
-    sizes = Sizes(tuple(data.x_shape), data.n_classes, width=16 if quick else suite.width)
+    width = 16 if quick else suite.width
+    sizes = Sizes(tuple(data.x_shape), data.n_classes, width=width, gain=suite.gain)
     given = CONTESTANTS[contestant].settings[setting]
     training = Training(data, sizes, 2 if quick else epochs, seed, suite.flow_share, given)
     started = seconds()

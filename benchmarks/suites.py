@@ -18,6 +18,7 @@ class Suite:
         colour: Whether samples are judged in features of natural pictures.
         strength: Largest change of a pixel by an attack.
         width: Channels of the first convolution.
+        gain: Whether networks read and draw gain and shape apart.
         flow_share: Share of our passes that fits the style flow.
         n_train: Training examples, taken evenly from the whole set; None takes all.
         n_test: Test examples, likewise, and validation examples.
@@ -31,6 +32,7 @@ class Suite:
     colour: bool = False
     strength: float = 0.1
     width: int = 16
+    gain: bool = False
     flow_share: float = 0.5
     n_train: int | None = 10_000
     n_test: int | None = 2500
@@ -50,7 +52,7 @@ SUITES = {
     ),
     "coloured": Suite(
         "MNIST, 10,000 of its training digits, each in one colour drawn at random", 8,
-        target=0.95, colour=True,
+        target=0.95, colour=True, gain=True,
     ),
     "dsprites": Suite(
         "dSprites, Matthey et al. 2017, shape as class, 10,000 of its pictures at 32x32", 8,

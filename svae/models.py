@@ -140,6 +140,7 @@ class SVAE(nn.Module):
         likelihood: Likelihood | None = None,
         width: int = 32,
         dropout: float = 0.0,
+        gain: bool = False,
     ) -> "SVAE":
         """Convolutional networks for images with sides from 8 to 128.
 
@@ -152,9 +153,12 @@ class SVAE(nn.Module):
             likelihood: p(x given z); Bernoulli if None.
             width: Channels of the first convolution.
             dropout: Share of encoder features dropped while training.
+            gain: Whether the brightness of each channel is read and drawn apart from its shape.
+                For things in one colour each, whose shape does not depend on it; the mean of the
+                likelihood must be the sigmoid of the decoder's output.
         """
-        encoder = ConvEncoder(shape, width=width, dropout=dropout)
-        decoder = ConvDecoder(shape, split.n_features, width=width)
+        encoder = ConvEncoder(shape, width=width, dropout=dropout, gain=gain)
+        decoder = ConvDecoder(shape, split.n_features, width=width, gain=gain)
         return cls._assemble(encoder, decoder, n_classes, split, head, style_prior, likelihood)
 
     @classmethod

@@ -11,6 +11,7 @@ from itertools import pairwise
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional
 
 from svae.saving import Described
 
@@ -25,6 +26,9 @@ __all__ = [
 ]
 
 SMALLEST, LARGEST = 8, 128
+BRIGHT = 2.0  # logit of the gain that a new network gives
+_DIMMEST = 0.05  # least gain that a channel is divided by
+_TINY = 1e-6  # distance of a pixel to 1 that its logit is still told by
 
 
 class MLP(nn.Sequential):
@@ -112,11 +116,15 @@ class ConvEncoder(Described, nn.Module):
     Every halving is a strided and, but for the last, a plain 3×3 convolution, each with batch
     normalisation and SiLU; the channels double up to eight times ``width``.
 
+    With ``gain``, the convolutions see the shape alone, whatever the colour: each channel is
+    divided by its brightest value (:func:`gain_and_shape`), which a matrix adds to the features.
+
     Args:
         shape: ``(channels, height, width)``, sides from 8 to 128, not necessarily equal or even.
         n_features: Number of output features.
         width: Channels of the first map.
         dropout: Share of features dropped before the linear layer while training.
+        gain: Whether gain and shape are read apart.
     """
 
     def __init__(
@@ -125,6 +133,7 @@ class ConvEncoder(Described, nn.Module):
         n_features: int = 256,
         width: int = 32,
         dropout: float = 0.0,
+        gain: bool = False,
     ) -> None:
         super().__init__()
         sizes = image_sizes(shape)
@@ -144,27 +153,42 @@ class ConvEncoder(Described, nn.Module):
             nn.Linear(n_in * math.prod(sizes[-1]), n_features),
             nn.SiLU(),
         )
+        self.gain = nn.Linear(self.shape[0], n_features) if gain else None
         self.to(memory_format=torch.channels_last)  # faster convolutions, the same numbers
 
     def forward(
         self, x: Float[Tensor, "*batch channels height width"]
     ) -> Float[Tensor, "*batch features"]:
         flat = x.reshape(-1, *x.shape[-3:])
-        return self.linear(self.convolutions(flat)).reshape(*x.shape[:-3], self.n_features)
+        if self.gain is None:
+            features = self.linear(self.convolutions(flat))
+        else:
+            gain, flat = gain_and_shape(flat)
+            features = self.linear(self.convolutions(flat)) + self.gain(gain)
+        return features.reshape(*x.shape[:-3], self.n_features)
 
 
 class ConvDecoder(Described, nn.Module):
     """The mirror image of :class:`ConvEncoder`: two linear layers, then transposed convolutions.
+
+    With ``gain``, a perceptron gives the most that each channel can reach, and the output is the
+    logit of the product (:func:`product_logit`), for likelihoods whose mean is its sigmoid.
 
     Args:
         shape: ``(channels, height, width)`` of the output, sides from 8 to 128.
         n_latent: Number of latent features.
         n_hidden: Width of the hidden linear layer.
         width: Channels of the last hidden map.
+        gain: Whether gain and shape are drawn apart.
     """
 
     def __init__(
-        self, shape: Sequence[int], n_latent: int, n_hidden: int = 256, width: int = 32
+        self,
+        shape: Sequence[int],
+        n_latent: int,
+        n_hidden: int = 256,
+        width: int = 32,
+        gain: bool = False,
     ) -> None:
         super().__init__()
         sizes = image_sizes(shape)[::-1]
@@ -190,13 +214,50 @@ class ConvDecoder(Described, nn.Module):
                 layers += _conv(nn.Conv2d(n_out, n_out, 3, padding=1, bias=False))
             n_in = n_out
         self.convolutions = nn.Sequential(*layers)
+        self.gain = gain_network(n_latent, self.shape[0]) if gain else None
         self.to(memory_format=torch.channels_last)
 
     def forward(
         self, z: Float[Tensor, "*batch latent"]
     ) -> Float[Tensor, "*batch channels height width"]:
         flat = z.reshape(-1, z.shape[-1])
-        return self.convolutions(self.linear(flat)).reshape(*z.shape[:-1], *self.shape)
+        output = self.convolutions(self.linear(flat))
+        if self.gain is not None:
+            output = product_logit(output, self.gain(flat))
+        return output.reshape(*z.shape[:-1], *self.shape)
+
+
+def gain_and_shape(
+    x: Float[Tensor, "batch channels height width"],
+) -> tuple[Float[Tensor, "batch channels"], Float[Tensor, "batch channels height width"]]:
+    """The brightest value of each channel, and the picture divided by it.
+
+    Nearly black channels are divided by .05 instead.
+    """
+    gain = x.amax((-2, -1))
+    return gain, x / gain.clamp(min=_DIMMEST)[..., None, None]
+
+
+def product_logit(
+    shape: Float[Tensor, "batch channels height width"], gain: Float[Tensor, "batch channels"]
+) -> Float[Tensor, "batch channels height width"]:
+    r"""The logit of :math:`\sigma(a)\,\sigma(b)`, where a is the shape's logit and b the gain's.
+
+    Sums of layers only approach the product of a shape and a colour.
+    """
+    gain = functional.logsigmoid(full_precision(gain))[..., None, None]
+    log_mean = functional.logsigmoid(full_precision(shape)) + gain
+    return log_mean - torch.log(-torch.expm1(log_mean).clamp(max=-_TINY))
+
+
+def gain_network(n_latent: int, channels: int) -> MLP:
+    """Logits of the most that each channel can reach; at first the same for every latent."""
+    network = MLP([n_latent, 256, channels])
+    last = network[-1]
+    assert isinstance(last, nn.Linear)
+    nn.init.zeros_(last.weight)
+    nn.init.constant_(last.bias, BRIGHT)
+    return network
 
 
 class MapEncoder(Described, nn.Module):

@@ -2,7 +2,16 @@ import pytest
 import torch
 from torch import nn
 
-from svae.nets import MLP, ConvDecoder, ConvEncoder, MapEncoder, MLPDecoder, MLPEncoder
+from svae.nets import (
+    MLP,
+    ConvDecoder,
+    ConvEncoder,
+    MapEncoder,
+    MLPDecoder,
+    MLPEncoder,
+    gain_and_shape,
+    product_logit,
+)
 
 SHAPES = [
     (1, 8, 8),
@@ -28,10 +37,17 @@ def test_images_of_every_size(shape: tuple[int, int, int]) -> None:
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (2, 9, 12)])
-@pytest.mark.parametrize("kind", ["conv", "mlp"])
+@pytest.mark.parametrize("kind", ["conv", "gain", "mlp"])
 def test_leading_dims_are_a_batch(shape: tuple[int, int, int], kind: str) -> None:
-    encoder = ConvEncoder(shape, 7, width=2) if kind == "conv" else MLPEncoder(shape, 7, (6,))
-    decoder = ConvDecoder(shape, 5, 6, width=2) if kind == "conv" else MLPDecoder(shape, 5, (6,))
+    networks = {
+        "conv": lambda: (ConvEncoder(shape, 7, width=2), ConvDecoder(shape, 5, 6, width=2)),
+        "gain": lambda: (
+            ConvEncoder(shape, 7, width=2, gain=True),
+            ConvDecoder(shape, 5, 6, width=2, gain=True),
+        ),
+        "mlp": lambda: (MLPEncoder(shape, 7, (6,)), MLPDecoder(shape, 5, (6,))),
+    }
+    encoder, decoder = networks[kind]()
     encoder.eval()
     decoder.eval()
     x, z = torch.rand(2, 3, *shape), torch.randn(2, 3, 5)
@@ -120,3 +136,50 @@ def test_map_encoders_of_other_sizes_are_refused(
         MapEncoder(*arguments)
     with pytest.raises(ValueError, match=r"shape \(2, 3, 4\), got \(2, 4, 3\)"):
         MapEncoder((2, 3, 4))(torch.zeros(1, 2, 4, 3))
+
+
+def test_gain_and_shape_multiply_to_the_picture() -> None:
+    x = torch.rand(4, 3, 8, 8) * torch.rand(4, 3, 1, 1)
+    x[0, 1] = 0.0  # a black channel stays black
+    gain, shape = gain_and_shape(x)
+    assert torch.allclose(shape * gain.clamp(min=0.05)[..., None, None], x)
+    assert torch.allclose(shape.amax((-2, -1))[gain > 0.05], torch.ones(()))
+    assert not shape[0, 1].any()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_logit_of_a_product_is_that_of_its_factors(dtype: torch.dtype) -> None:
+    a, b = 4 * torch.randn(5, 2, 8, 8, dtype=dtype), 4 * torch.randn(5, 2, dtype=dtype)
+    found = product_logit(a, b)
+    assert torch.allclose(found.sigmoid(), a.sigmoid() * b.sigmoid()[..., None, None], atol=2e-6)
+    extreme = torch.full((1, 1, 8, 8), 60.0, dtype=dtype, requires_grad=True)
+    for sign in (1, -1):
+        logit = product_logit(sign * extreme, sign * extreme[:, :, 0, 0])
+        assert logit.isfinite().all()
+        (gradient,) = torch.autograd.grad(logit.sum(), extreme)
+        assert gradient.isfinite().all()
+
+
+def test_shapes_are_read_whatever_their_colour() -> None:
+    shape = torch.rand(1, 1, 8, 8)
+    shape /= shape.max()
+    colours = torch.tensor([[0.2, 0.5, 1.0], [1.0, 0.3, 0.1]])
+    x = shape * colours[:, :, None, None]
+    plain, split = (ConvEncoder((3, 8, 8), 7, width=2, gain=gain).eval() for gain in (False, True))
+    assert split.gain is not None
+    rest = split(x) - split.gain(colours)
+    assert torch.allclose(rest[0], rest[1], atol=1e-6)
+    assert not torch.allclose(*plain(x), atol=1e-6)
+
+
+def test_a_dark_latent_is_dark_whatever_its_shape() -> None:
+    decoder = ConvDecoder((3, 8, 8), 4, width=2, gain=True)
+    assert decoder.gain is not None
+    last = decoder.gain[-1]
+    assert isinstance(last, nn.Linear)
+    with torch.no_grad():
+        last.bias.copy_(torch.tensor([-20.0, 0.0, 20.0]))
+        pictures = decoder(torch.randn(2, 4)).sigmoid()
+    assert pictures[:, 0].max() < 1e-6
+    assert pictures[:, 1].max() <= 0.5
+    assert pictures[:, 2].max() > 0.3

@@ -26,6 +26,8 @@ PARTS: dict[str, Callable[[], Any]] = {
     "likelihood": lambda: Gaussian(0.3, learned=False),
     "convolutions": lambda: ConvEncoder((1, 8, 9), n_features=4, width=2, dropout=0.1),
     "transposed convolutions": lambda: ConvDecoder((1, 8, 9), 4, width=2),
+    "convolutions of gain and shape": lambda: ConvEncoder((3, 8, 9), 4, width=2, gain=True),
+    "transposed convolutions times a gain": lambda: ConvDecoder((3, 8, 9), 4, width=2, gain=True),
     "perceptrons": lambda: MLPEncoder((2, 3), 4, hidden=()),
     "guide": lambda: svae.MeanFieldGuide(MLPEncoder((6,), 4, (5,)), SPLIT),
     "model": lambda: svae.SupervisedModel(

@@ -30,6 +30,7 @@ class Sizes(NamedTuple):
         n_class: Class dims of models that have them.
         n_nuisance: Other latent dims; models without class dims have the sum of both.
         width: Channels of the first convolution, or of all hidden layers for flat inputs.
+        gain: Whether convolutional networks read and draw gain and shape apart.
     """
 
     x_shape: tuple[int, ...]
@@ -37,6 +38,7 @@ class Sizes(NamedTuple):
     n_class: int = 8
     n_nuisance: int = 16
     width: int = 32
+    gain: bool = False
 
     @property
     def n_latent(self) -> int:
@@ -46,13 +48,13 @@ class Sizes(NamedTuple):
     def encoder(self) -> Any:
         """An encoder to features."""
         if len(self.x_shape) == 3:
-            return ConvEncoder(self.x_shape, width=self.width)
+            return ConvEncoder(self.x_shape, width=self.width, gain=self.gain)
         return MLPEncoder(self.x_shape)
 
     def decoder(self, n_latent: int) -> Any:
         """A decoder from a latent of that many dims."""
         if len(self.x_shape) == 3:
-            return ConvDecoder(self.x_shape, n_latent, width=self.width)
+            return ConvDecoder(self.x_shape, n_latent, width=self.width, gain=self.gain)
         return MLPDecoder(self.x_shape, n_latent)
 
 

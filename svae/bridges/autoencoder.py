@@ -10,7 +10,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from svae.bridges.frozen import Frozen
-from svae.nets import MLP, ConvDecoder, ConvEncoder, MLPDecoder
+from svae.nets import (
+    BRIGHT,
+    ConvDecoder,
+    ConvEncoder,
+    MLPDecoder,
+    gain_and_shape,
+    gain_network,
+    product_logit,
+)
 from svae.saving import Described
 
 __all__ = [
@@ -22,9 +30,6 @@ __all__ = [
 ]
 
 _N_START = 2000  # examples that say how the units of a representation are scaled
-_BRIGHT = 2.0  # logit of the brightest value that a new autoencoder gives
-_DIMMEST = 0.05  # least brightest value that a channel is divided by
-_TINY = 1e-6  # distance of a pixel to 1 that its logit is still told by
 
 
 class ImageDecoder(Described, nn.Module):
@@ -223,10 +228,9 @@ class Autoencoder(Described, CodeNetwork):
     A linear autoencoder and a convolutional one are trained as one: A, B and C are matrices, e and
     d convolutional networks. Gain and shape are coded apart, as in vector quantisation: each
     channel is divided by its brightest value, which is read beside it and, by the perceptron h,
-    given back as the most that the channel can reach. Sums of layers only approach the product of
-    a shape and a colour. The code is normalised over the batch, without trained weights, so that
-    noise of one size, added while training, keeps codes of like pictures together. Fit it with
-    :func:`svae.fit`; ``Frozen.autoencoder(model)`` explains it.
+    given back as the most that the channel can reach. The code is normalised over the batch,
+    without trained weights, so that noise of one size, added while training, keeps codes of like
+    pictures together. Fit it with :func:`svae.fit`; ``Frozen.autoencoder(model)`` explains it.
 
     Args:
         shape: ``(channels, height, width)``, sides from 8 to 128.
@@ -251,30 +255,23 @@ class Autoencoder(Described, CodeNetwork):
         self.decoder = ConvDecoder(shape, n_code, n_hidden=512, width=width)
         self.linear_decoder = nn.Linear(n_code, n_values)
         nn.init.zeros_(self.linear_decoder.weight)
-        self.brightest = MLP([n_code, 256, self.x_shape[0]])
-        last = self.brightest[-1]
-        assert isinstance(last, nn.Linear)
-        nn.init.zeros_(last.weight)
-        nn.init.constant_(last.bias, _BRIGHT)
+        self.brightest = gain_network(n_code, self.x_shape[0])
 
     def logits(self, code: Float[Tensor, "batch n_code"]) -> Float[Tensor, "batch *event"]:
         """The unbounded parameter of each pixel."""
         shape = self.decoder(code) + self.linear_decoder(code).unflatten(1, self.x_shape)
-        most = functional.logsigmoid(self.brightest(code))[:, :, None, None]
-        log_mean = functional.logsigmoid(shape) + most
-        return log_mean - torch.log(-torch.expm1(log_mean).clamp(max=-_TINY))
+        return product_logit(shape, self.brightest(code))
 
     def raw_code(self, x: Float[Tensor, "batch *event"]) -> Float[Tensor, "batch n_code"]:
         """The code before it is standardised."""
-        most = x.amax((2, 3))
-        shape = x / most.clamp(min=_DIMMEST)[:, :, None, None]
-        linear = self.shape_code(shape.flatten(1)) + self.gain_code(most)
+        gain, shape = gain_and_shape(x)
+        linear = self.shape_code(shape.flatten(1)) + self.gain_code(gain)
         return self.code(self.encoder(shape)) + linear
 
     @torch.no_grad()
     def start(self, train: Any) -> None:
         """Starts the pixels at their mean over some of the training examples."""
-        mean = train.floats(_N_START).flatten(1).mean(0) * (1 + math.exp(-_BRIGHT))
+        mean = train.floats(_N_START).flatten(1).mean(0) * (1 + math.exp(-BRIGHT))
         self.linear_decoder.bias.copy_(mean.clamp(0.003, 0.997).logit())
 
 
