@@ -337,7 +337,7 @@ CONTESTANTS: dict[str, Contestant] = {
     ),
     "SVAE": Contestant(_ours(), _STYLES, ours=True),
     "SVAE, adversary": Contestant(
-        _ours(), _tried("adversary", 3.0, 1.0, 10.0, beta_style=0.1), ours=True
+        _ours(), _tried("adversary", 3.0, 1.0, 10.0, beta_style=1.0), ours=True
     ),
     "SVAE, no flow": Contestant(_ours(flow=False), _STYLES, ours=True),
     "SVAE, linear head": Contestant(_ours("linear"), _STYLES, ours=True),
