@@ -1,6 +1,6 @@
 """The data sets of the comparison, and how long models are trained on each."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 __all__ = ["SUITES", "Suite", "loaded"]
@@ -63,6 +63,7 @@ SUITES = {
         strength=4 / 255, width=48, n_train=None, n_test=5000,
     ),
 }  # fmt: skip
+SUITES["coloured-plain"] = replace(SUITES["coloured"], gain=False)
 
 
 def loaded(name: str, seed: int, quick: bool) -> Any:
@@ -72,7 +73,7 @@ def loaded(name: str, seed: int, quick: bool) -> Any:
     import svae
 
     suite = SUITES[name]
-    if name == "coloured":
+    if name.startswith("coloured"):
         base = cut(svae.data.choose("mnist", seed=seed), suite)
         data: Any = svae.data.ColouredDigits(base, "uniform", seed=seed)
     else:
