@@ -43,6 +43,7 @@ TABLES: dict[str, tuple[Column, ...]] = {
     "Samples": (
         ("fid", "FID", ".3g", False),
         ("fid_conditional", "FID in class", ".3g", False),
+        ("fid_reconstructed", "FID redrawn", ".3g", False),
         ("kid", "KID", ".2g", False),
         ("precision", "precision", ".2f", True),
         ("recall", "recall", ".2f", True),
@@ -306,10 +307,15 @@ def average(runs: list[dict[str, Any]], name: str) -> float | None:
 def tables(found: dict[str, list[dict[str, Any]]]) -> str:
     """A row for each model in every table that it has a number of, means with half an interval.
 
-    The interval is that of 95 % over seeds.
+    The interval is that of 95 % over seeds. Columns that no model has a number of are left out.
     """
     lines: list[str] = []
-    for title, columns in TABLES.items():
+    for title, every in TABLES.items():
+        columns = [
+            one
+            for one in every
+            if any(average(runs, one[0]) is not None for runs in found.values())
+        ]
         lines += [f"**{title}**", ""]
         lines.append(f"| model | {' | '.join(head for _, head, _, _ in columns)} |")
         lines.append("|---" * (1 + len(columns)) + "|")
