@@ -25,7 +25,9 @@ class CCVAE(Peer):
         - \log q(y \mid x) - \log p(y)
 
     with :math:`q(y \mid x) = \mathbb{E}_{q(z_c \mid x)}\, q(y \mid z_c)` by draws. The classifier
-    takes z_c dim by dim, as in the authors' code, where z is not moved by it.
+    takes z_c dim by dim. As in the authors' code, q(y given z) of the fraction does not move z,
+    and the weight :math:`q(y \mid z_c) / q(y \mid x)` is learnt through: without that the terms of
+    the classifier cancel on average.
 
     References:
         Capturing Label Characteristics in VAEs (Joy et al., 2021),
@@ -70,7 +72,7 @@ class CCVAE(Peer):
         draws = torch.stack([q_class.draw() for _ in range(_DRAWS)])
         log_y_x = self.classify(draws).log_softmax(-1).exp().mean(0).log()
         log_y_x = log_y_x.gather(-1, answer[:, None])[:, 0]
-        ratio = (log_y_z - log_y_x).exp().detach()
+        ratio = (log_y_z - log_y_x).exp()
         bound = seen - style + prior.log_prob(z_class) - q_class.log_prob(z_class) - log_y_z
         supervised = ratio * bound + log_y_x
         of_class = mixture_log_prob(Gaussian(self.loc, self.log_scale), z_class)

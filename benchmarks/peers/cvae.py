@@ -22,7 +22,11 @@ class CVAE(M2):
 
     def __init__(self, sizes: Sizes) -> None:
         super().__init__(sizes, label_weight=0.0)
-        self.head.requires_grad_(False)  # which only M2 has
+        del self.head  # which only M2 has
+
+    def log_answers(self, features: Tensor, x: Tensor) -> Tensor:
+        """Log p(y given x) by Bayes' rule, as :meth:`predict` has it."""
+        return self.predict(x).log_softmax(-1)
 
     def predict(self, x: Tensor) -> Tensor:
         """The bound of x with each label, at the posterior mean."""

@@ -70,22 +70,26 @@ class M2(Peer):
 
     def loss(self, x: Tensor, y: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """The bound with the label where it is known, averaged over labels where it is not."""
-        features = self.trunk(x)
-        logits, known = self.head(features), y >= 0
+        features, known = self.trunk(x), y >= 0
         bound = torch.zeros(len(x), device=x.device)
         if bool(known.any()):
             bound[known] = self.bound(features[known], x[known], self.one_hot(y[known]))
         if not bool(known.all()):
-            bound[~known] = self._marginal(features[~known], x[~known], logits[~known])
-        label = cross_entropy(logits, y)
-        total = self.label_weight * label - bound.mean()
+            bound[~known] = self._marginal(features[~known], x[~known])
+        total = -bound.mean()
+        if self.label_weight:
+            total = total + self.label_weight * cross_entropy(self.head(features), y)
         return total, {"loss": total.detach(), "bound": bound.mean().detach()}
 
-    def _marginal(self, features: Tensor, x: Tensor, logits: Tensor) -> Tensor:
-        log_q = logits.log_softmax(-1)
+    def _marginal(self, features: Tensor, x: Tensor) -> Tensor:
+        log_q = self.log_answers(features, x)
         each = torch.eye(self.sizes.n_classes, device=x.device)
         bounds = torch.stack([self.bound(features, x, row.expand(len(x), -1)) for row in each], -1)
         return (log_q.exp() * (bounds - log_q)).sum(-1)
+
+    def log_answers(self, features: Tensor, x: Tensor) -> Tensor:
+        """Log q(y given x), which bounds of inputs without a label draw from."""
+        return self.head(features).log_softmax(-1)
 
     def predict(self, x: Tensor) -> Tensor:
         """Logits of q(y given x)."""
@@ -109,12 +113,12 @@ class M2(Peer):
     def sample(self, y: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Pictures of the classes with z from its prior."""
         z = torch.randn(len(y), self.sizes.n_nuisance, generator=generator)
-        return self.decode(Latent(self.one_hot(y), z.to(self.head.weight)))
+        return self.decode(Latent(self.one_hot(y), z.to(next(self.decoder.parameters()))))
 
     def log_weights(self, x: Tensor, n: int) -> Tensor:
         """Log of p(x, y, z) / q(y, z given x) for n draws of both."""
         features, k = self.trunk(x), self.sizes.n_classes
-        log_q = self.head(features).log_softmax(-1)
+        log_q = self.log_answers(features, x)
         rows = []
         for _ in range(n):
             answer = torch.multinomial(log_q.exp(), 1)

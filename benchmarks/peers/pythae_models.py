@@ -7,11 +7,12 @@ from io import StringIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
 
-from benchmarks.peers.common import Sizes, answering
+from benchmarks.peers.common import Gaussian, Sizes, answering
 from benchmarks.peers.plain import VAEClassifier
 
 __all__ = ["PythaeVAE"]
@@ -20,8 +21,8 @@ __all__ = ["PythaeVAE"]
 class PythaeVAE(VAEClassifier):
     """pythae's VAE, or its VAE whose prior is a masked autoregressive flow fitted afterwards.
 
-    The linear classifier on its embeddings is fitted when the VAE is: what it reads is the class
-    part, as of :class:`VAEClassifier`.
+    The linear classifier on draws of its latent is fitted when the VAE is: what it reads is the
+    class part, as of :class:`VAEClassifier`. The flow has as many epochs as the VAE, after it.
 
     References:
         Pythae: Unifying Generative Autoencoders in Python (Chadebec et al., 2022),
@@ -70,7 +71,7 @@ class PythaeVAE(VAEClassifier):
         config = VAEConfig(input_dim=shape, latent_dim=n_latent, reconstruction_loss="bce")
         model = VAE(config, encoder=Encoder(), decoder=Decoder())
         train, held = data.train.floats(), data.validation.floats()
-        with TemporaryDirectory() as folder, _silent():
+        with TemporaryDirectory() as folder, _silent(), _on_cpu():
             training = BaseTrainerConfig(
                 output_dir=folder, num_epochs=epochs, learning_rate=learning_rate, seed=seed,
                 per_device_train_batch_size=data.batch_size, per_device_eval_batch_size=500,
@@ -88,6 +89,7 @@ class PythaeVAE(VAEClassifier):
                 self._sampler = MAFSampler(model, MAFSamplerConfig())
                 of_sampler = BaseTrainerConfig(output_dir=folder, num_epochs=epochs, no_cuda=True)
                 self._sampler.fit(train_data=train, eval_data=held, training_config=of_sampler)
+                self.flow = self._sampler.maf_model
         self.eval()
 
     def sample(self, y: Tensor, generator: torch.Generator | None = None) -> Tensor:
@@ -100,13 +102,21 @@ class PythaeVAE(VAEClassifier):
 
     def _fit_head(self, x: Tensor, y: Tensor) -> None:
         with torch.no_grad():
-            z = torch.cat([self.posterior(self.trunk(part)).loc for part in x.split(500)])
-        optimizer = torch.optim.Adam(self.head.parameters(), 1e-2)
+            parts = [self.posterior(self.trunk(part)) for part in x.split(500)]
+        loc, log_scale = (torch.cat(one) for one in zip(*parts, strict=True))
+        # On draws: on means, dims that hold no more than the prior get weights as the others do.
+        optimizer = torch.optim.AdamW(self.head.parameters(), 1e-2, weight_decay=1e-4)
         for _ in range(500):
-            rows = torch.randint(len(z), (256,))
+            rows = torch.randint(len(loc), (256,))
+            z = Gaussian(loc[rows], log_scale[rows]).draw()
             optimizer.zero_grad()
-            nn.functional.cross_entropy(self.head(z[rows]), y[rows]).backward()
+            nn.functional.cross_entropy(self.head(z), y[rows]).backward()
             optimizer.step()
+
+
+def _on_cpu() -> Any:
+    """Without the GPU, which pythae's samplers take where there is one, ``no_cuda`` or not."""
+    return patch("torch.cuda.is_available", return_value=False)
 
 
 @contextmanager
