@@ -146,10 +146,6 @@ def measured(
     if scored:
         return result.flat()
     found = result.numbers
-    if trained.splits:  # of a Frechet distance, what the decoder leaves out, whatever is drawn
-        redrawn = in_batches(lambda part: model.decode(model.encode(part)), x)
-        real, fake = in_batches(judge.features, x), in_batches(judge.features, redrawn)
-        found["fid_reconstructed"] = metrics.frechet_distance(real, fake)
     if trained.averaged is not None:
         torch.manual_seed(seed)
         found["test_accuracy_12_samples"] = metrics.accuracy(in_batches(trained.averaged, x), y)

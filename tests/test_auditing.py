@@ -93,7 +93,7 @@ def test_a_perfect_factorization_has_nothing_to_read_and_all_to_show(clean: Audi
     assert value(clean, "diversity_ratio") == pytest.approx(1, abs=0.06)
     assert value(clean, "conditional_coverage") > 0.93
     assert value(clean, "conditional_coverage_floor") > 0.93
-    for name in ("fid", "fid_floor", "kid", "kid_floor"):
+    for name in ("fid", "fid_floor", "fid_reconstructed", "kid", "kid_floor"):
         assert abs(value(clean, name)) < 0.005
     for name in ("precision", "recall", "density", "coverage"):
         assert value(clean, name) == pytest.approx(value(clean, f"{name}_floor"), abs=0.08)
@@ -150,6 +150,19 @@ def test_fidelity_is_that_of_the_samples_given() -> None:
     swapped = audit(Clean(), halves(), Known(), SETTINGS, lambda y: drawn(torch.zeros_like(y)))
     assert value(swapped, "coverage") == pytest.approx(0.5, abs=0.1)
     assert value(swapped, "conditional_coverage") > 0.93
+
+
+def test_what_the_decoder_leaves_out_is_told_apart_from_what_is_drawn(clean: Audit) -> None:
+    class Dark(Clean):
+        def decode(self, latent: Latent) -> Tensor:
+            return super().decode(latent) - 0.1
+
+    torch.manual_seed(0)
+    result = audit(Dark(), halves(), Known(), SETTINGS, drawn)
+    # A mean that is .1 off in each of the features, and no other covariance.
+    n = Known().features(pictures(2, 0)[0]).shape[1]
+    assert value(result, "fid_reconstructed") == pytest.approx(n * 0.01, rel=1e-3)
+    assert value(result, "fid") == pytest.approx(value(clean, "fid"), abs=1e-6)
 
 
 def test_same_seed_same_numbers_and_no_trace(clean: Audit, tmp_path: Path) -> None:

@@ -39,6 +39,7 @@ NUMBERS = (
     "iwae_64",
     "diversity_ratio",
     *(f"{name}{end}" for name in ("fid", "kid", "density") for end in ("", "_floor")),
+    "fid_reconstructed",
 )
 PICTURES = (
     "reconstructions",

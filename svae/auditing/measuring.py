@@ -16,7 +16,14 @@ import torch
 from torch import Tensor
 
 from svae import metrics
-from svae.factorization import Factorization, check_protocol, in_batches, read, resample_nuisance
+from svae.factorization import (
+    Factorization,
+    check_protocol,
+    in_batches,
+    read,
+    reconstruct,
+    resample_nuisance,
+)
 from svae.judge import Judge
 from svae.labels import read_labels
 from svae.latent import Latent
@@ -205,6 +212,10 @@ def audit(
 
     with result.part("fidelity"):
         real, fake_once = in_batches(judge.features, x), in_batches(judge.features, once)
+        redrawn = in_batches(lambda part: reconstruct(factorization, part), x)
+        found["fid_reconstructed"] = metrics.frechet_distance(
+            real, in_batches(judge.features, redrawn)
+        )
         other_x, other_y = _examples(data.train, len(x))
         other = in_batches(judge.features, other_x)
         found["conditional_coverage"] = metrics.conditional_coverage(real, y, fake_once, y)
