@@ -14,6 +14,8 @@ from torch import Tensor
 from benchmarks.peers import CCVAE, CVAE, DIVA, IBINN, M1M2, M2, VIB, Classifier, VAEClassifier
 from benchmarks.peers.common import Sizes
 from benchmarks.peers.generators import GAN, TwoStage
+from svae.data.batch import as_floats
+from svae.factorization import resample_nuisance
 
 __all__ = ["CONTESTANTS", "Contestant", "Trained", "Training", "seconds"]
 
@@ -102,8 +104,11 @@ class Clock(pl.Callback):
         self.spent += seconds() - self.since
         x, y = self.data.validation.floats(limit=2000), self.data.validation.y[:2000]
         with torch.no_grad():
-            answers = torch.cat([self.predict(part).argmax(1) for part in x.split(500)])
-        self.curve.append((round(self.spent, 3), float((answers == y).float().mean())))
+            answers = [
+                self.predict(part.to(pl_module.device)).argmax(1).cpu() for part in x.split(500)
+            ]
+        right = torch.cat(answers) == y
+        self.curve.append((round(self.spent, 3), float(right.float().mean())))
         self.since = seconds()
 
 
@@ -291,7 +296,7 @@ def _explained(kind: str) -> Callable[[Training], Trained]:
             shown = training.fit(svae.bridges.Reconstruction(frozen), 0.5)
             bridge = svae.ConceptBridge(frozen, svae.bridges.Classes(), decoder=shown.decoder)
             training.fit(bridge, 0.5)
-            trained = [bridge, shown.decoder]
+            trained: list[Any] = [bridge, shown.decoder]
         else:
             frozen = svae.Frozen(classifier, "head", x_shape=shape)
             coder = _autoencoder(training, 0.5)
@@ -299,13 +304,29 @@ def _explained(kind: str) -> Callable[[Training], Trained]:
             training.fit(
                 bridge, 0.5, objective=svae.bridges.InvarianceObjective(**training.weights)
             )
-            trained = [bridge]
-        n_parameters = sum(
-            p.numel() for one in trained for p in one.parameters() if p.requires_grad
-        )
-        return Trained(bridge, True, None, None, None, clock.curve, n_parameters)
+            trained = [bridge, coder]
+        fitted = {p for one in (classifier, *trained) for p in one.parameters()}
+        n_parameters = sum(p.numel() for p in fitted)
+        sample = _from_examples(bridge, training.data)
+        return Trained(bridge, True, sample, None, None, clock.curve, n_parameters)
 
     return train
+
+
+def _from_examples(bridge: Any, data: Any) -> Callable[..., Tensor]:
+    """New pictures of classes by a model that knows no density of the class part.
+
+    That part is taken from training examples of the class at random, the nuisance is drawn.
+    """
+    rows = [(data.train.y == k).nonzero()[:, 0] for k in range(data.n_classes)]
+
+    def sample(y: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        spots = torch.rand(len(y), generator=generator)
+        chosen = [rows[k][int(u * len(rows[k]))] for k, u in zip(y.tolist(), spots, strict=True)]
+        x = as_floats(data.train.x[torch.stack(chosen)])
+        return resample_nuisance(bridge, x, 1, generator)[0]
+
+    return sample
 
 
 def _tried(name: str, *values: float, **others: float) -> tuple[dict[str, float], ...]:

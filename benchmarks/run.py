@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
-from benchmarks.evidence import claim, command, write  # noqa: E402
+from benchmarks.evidence import claim, command, commit, write  # noqa: E402
 from benchmarks.measuring import cell, score  # noqa: E402
 from benchmarks.suites import SUITES  # noqa: E402
 
@@ -38,6 +38,7 @@ TABLES: dict[str, tuple[Column, ...]] = {
         ("conditional_coverage", "coverage in class", ".2f", True),
         ("switch_rate", "switch rate", ".3f", True),
         ("leakage_samples_strongest", "leakage", ".3f", False),
+        ("leakage_means_strongest", "leakage, means", ".3f", False),
         ("reconstruction_preservation", "reconstruction kept", ".3f", True),
     ),
     "Samples": (
@@ -76,6 +77,7 @@ BETTER = {name: up for columns in TABLES.values() for name, _, _, up in columns}
 OPPOSITES = (
     ("preservation", "diversity_ratio"),
     ("leakage_samples_strongest", "reconstruction_preservation"),
+    ("leakage_means_strongest", "reconstruction_preservation"),
     ("test_accuracy", "fid"),
 )
 
@@ -105,6 +107,12 @@ class Job(NamedTuple):
         name = f"{self.model.replace(' ', '_')}_{self.setting}_{self.seed}.json"
         return runs / "run" / kind / name
 
+    def values(self) -> dict[str, float]:
+        """The setting itself."""
+        from benchmarks.contest import CONTESTANTS
+
+        return CONTESTANTS[self.model].settings[self.setting]
+
 
 def code_version() -> str:
     """A hash of everything that a cell's numbers depend on."""
@@ -121,7 +129,7 @@ def jobs_of(options: argparse.Namespace) -> list[Job]:
     """Every cell: each setting of each model where they are tried, else what was chosen."""
     from benchmarks.contest import CONTESTANTS
 
-    chosen = {} if options.tune else chosen_settings(options)
+    chosen = {} if options.tune else previous(options.tuned).get("chosen", {})
     return [
         Job(options.suite, model, seed, options.quick, setting, options.tune)
         for model in options.models
@@ -132,34 +140,34 @@ def jobs_of(options: argparse.Namespace) -> list[Job]:
     ]
 
 
-def chosen_settings(options: argparse.Namespace) -> dict[str, int]:
-    """By model, the setting that was best when they were tried; none where they were not."""
-    path = options.tuned
-    return json.loads(path.read_text(encoding="utf-8"))["chosen"] if path.exists() else {}
+def previous(path: Path) -> dict[str, Any]:
+    """What an earlier run wrote, if one did."""
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def kept(job: Job, options: argparse.Namespace) -> dict[str, Any] | None:
+    """The numbers of a finished cell; None for those of a setting that has another value now."""
+    one = previous(job.file(options.runs))
+    return one if one and one.get("setting") == job.values() else None
 
 
 def keep(job: Job, found: dict[str, Any], options: argparse.Namespace) -> None:
     """Writes the numbers of a cell, and what they are of."""
     path = job.file(options.runs)
     path.parent.mkdir(parents=True, exist_ok=True)
-    made = {"seed": job.seed, "quick": job.quick}
+    made = {"seed": job.seed, "quick": job.quick, "setting": job.values()}
     path.write_text(json.dumps({**found, **made}, indent=1), encoding="utf-8")
 
 
 def recall(options: argparse.Namespace, version: str, jobs: list[Job]) -> None:
     """Keeps cells of the results so far that are not here: a clone runs only what is new."""
-    from benchmarks.contest import CONTESTANTS
-
-    if options.tune or not options.out.exists():
-        return
-    cells = json.loads(options.out.read_text(encoding="utf-8"))["cells"]
+    cells = {} if options.tune else previous(options.out).get("cells", {})
     for job in jobs:
-        setting = CONTESTANTS[job.model].settings[job.setting]
-        wanted = {"seed": job.seed, "quick": job.quick, "setting": setting}
+        wanted = {"seed": job.seed, "quick": job.quick, "setting": job.values()}
         wanted |= {} if options.mixed else {"code": version}
         for one in cells.get(job.model, []):
             same = all(one.get(name) == value for name, value in wanted.items())
-            if same and not job.file(options.runs).exists():
+            if same and kept(job, options) is None:
                 keep(job, one, options)
 
 
@@ -168,8 +176,10 @@ def run_cells(options: argparse.Namespace) -> None:
     version = code_version()
     jobs = jobs_of(options)
     recall(options, version, jobs)
-    waiting = [job for job in jobs if not job.file(options.runs).exists()]
-    failed = []
+    waiting = [job for job in jobs if kept(job, options) is None]
+    if waiting:  # before hours of work, not after them
+        refuse_mixture({version} | codes(gathered(options)), options)
+    made, failed = {"code": version, "commit": commit()}, []
     engine = ray_engine if options.engine == "ray" else process_engine
     for job, result in engine(options, waiting):
         name = f"{job.model}, seed {job.seed}"
@@ -177,7 +187,7 @@ def run_cells(options: argparse.Namespace) -> None:
             failed.append(f"{name}: {type(result).__name__}: {result}")
             print(f"FAILED: {failed[-1]}", flush=True)
         else:
-            keep(job, {**result, "code": version}, options)
+            keep(job, {**result, **made}, options)
             print(f"{name}: {result['seconds_training']:.0f} s of training", flush=True)
     if failed:
         raise SystemExit(f"{len(failed)} cells failed; the others are kept:\n" + "\n".join(failed))
@@ -209,7 +219,7 @@ def ray_engine(options: argparse.Namespace, jobs: list[Job]) -> Iterator[tuple[J
     import ray
 
     if "RAY_ADDRESS" in os.environ:
-        ray.init(runtime_env={"working_dir": str(ROOT), "excludes": ["runs", ".git", "data"]})
+        ray.init(runtime_env={"working_dir": str(ROOT), "excludes": ["/runs", "/.git", "/data"]})
     else:  # workers here inherit the environment
         os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
         # Ray's workers give way to everyone else; on one machine the cells are what it is for.
@@ -229,49 +239,71 @@ def ray_engine(options: argparse.Namespace, jobs: list[Job]) -> Iterator[tuple[J
 
 
 def gathered(options: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
-    """Finished cells by model.
+    """Finished cells by model: those asked for, and of others what the results so far hold."""
+    from benchmarks.contest import CONTESTANTS
+
+    before = {} if options.tune else previous(options.out).get("cells", {})
+    found: dict[str, list[dict[str, Any]]] = {
+        model: [one for one in runs if one.get("quick") == options.quick]
+        for model, runs in before.items()
+        if model not in options.models
+    }
+    for job in jobs_of(options):
+        one = kept(job, options)
+        if one is not None:
+            found.setdefault(job.model, []).append(one)
+    return {model: found[model] for model in CONTESTANTS if found.get(model)}
+
+
+def codes(found: dict[str, list[dict[str, Any]]]) -> set[str]:
+    """Versions of the code that cells come from."""
+    return {one["code"] for runs in found.values() for one in runs}
+
+
+def refuse_mixture(versions: set[str], options: argparse.Namespace) -> None:
+    """Stops where cells would be of different versions of the code.
 
     Raises:
-        SystemExit: If they come from different versions of the code, unless that is said to be
-            wanted.
+        SystemExit: If they are, unless that is said to be wanted.
     """
-    found: dict[str, list[dict[str, Any]]] = {}
-    versions = set()
-    for job in jobs_of(options):
-        path = job.file(options.runs)
-        if path.exists():
-            one = json.loads(path.read_text(encoding="utf-8"))
-            versions.add(one["code"])
-            found.setdefault(job.model, []).append(one)
     if len(versions) > 1 and not options.mixed:
         raise SystemExit(
-            f"cells of {len(versions)} versions of the code lie in {options.runs / 'run'}: "
-            f"{', '.join(sorted(versions))}. Remove the old ones, or say --mixed."
+            f"cells of {len(versions)} versions of the code, {', '.join(sorted(versions))}, in "
+            f"{options.runs / 'run'} and {options.out}. Remove the old ones, or say --mixed."
         )
-    return found
 
 
 def tune(options: argparse.Namespace) -> None:
-    """Tries every setting of every model, and writes which was best by :func:`score`."""
+    """Tries every setting of every model, and writes which was best by :func:`score`.
+
+    Models that were not asked for keep what was chosen before.
+    """
     from benchmarks.contest import CONTESTANTS
 
     if not options.have:
         run_cells(options)
-    found = gathered(options)
-    scores = {model: [round(score(one), 4) for one in runs] for model, runs in found.items()}
-    whole = {
-        model: values
-        for model, values in scores.items()
-        if len(values) == len(CONTESTANTS[model].settings)
-    }
-    chosen = {model: values.index(max(values)) for model, values in whole.items()}
-    settings = {model: CONTESTANTS[model].settings for model in scores}
+    found, before = gathered(options), previous(options.tuned)
+    refuse_mixture(codes(found), options)
+    scores: dict[str, list[float]] = {}
+    settings: dict[str, Any] = {}
+    for model, one in CONTESTANTS.items():
+        if model in found:
+            tried = [[run for run in found[model] if run["setting"] == s] for s in one.settings]
+            if not all(tried):
+                print(f"{model}: {sum(map(bool, tried))} of {len(tried)} settings, none is chosen")
+                continue
+            scores[model] = [round(sum(map(score, runs)) / len(runs), 4) for runs in tried]
+            settings[model] = list(one.settings)
+        elif model in before.get("chosen", {}):
+            scores[model] = before["scores"][model]
+            settings[model] = before["settings"][model]
+    chosen = {model: values.index(max(values)) for model, values in scores.items()}
     write(
         command("run", options.given), [], options.tuned, chosen=chosen, scores=scores,
-        settings=settings, code=sorted({one["code"] for runs in found.values() for one in runs}),
+        settings=settings, code=sorted(codes(found) | set(before.get("code", []))),
     )  # fmt: skip
     lines = ["| model | tried | score | taken |", "|---|---|---|---|"]
-    for model, values in whole.items():
+    for model, values in scores.items():
         name = next(iter(settings[model][0]))
         tried = ", ".join(f"{one[name]:g}" for one in settings[model])
         taken = settings[model][chosen[model]][name]
@@ -407,16 +439,24 @@ def main(arguments: list[str] | None = None) -> None:
     if options.tune:
         tune(options)
         return
+    if SUITES[options.suite].colour and not options.have:
+        from experiments.networks import squeezenet_features
+
+        squeezenet_features()  # says what is missing, if something is, before anything is trained
+    tried = previous(options.tuned).get("chosen", {})
+    untried = [name for name in options.models if name not in tried]
+    if untried:
+        print(f"at their first setting, as none was tried (--tune): {', '.join(untried)}")
     if not options.have:
         run_cells(options)
     found = gathered(options)
+    refuse_mixture(codes(found), options)
     said = exceptions(found)
     claims = claims_of(options.suite, found, said)
     cells = {model: [slim(one) for one in runs] for model, runs in found.items()}
     write(
         command("run", arguments), claims, options.out, source=SUITES[options.suite].source,
-        exceptions=said, cells=cells,
-        code=sorted({one["code"] for runs in found.values() for one in runs}),
+        exceptions=said, cells=cells, code=sorted(codes(found)),
     )  # fmt: skip
     options.tables.mkdir(parents=True, exist_ok=True)
     (options.tables / f"run_{options.suite}.md").write_text(tables(cells), encoding="utf-8")
@@ -434,8 +474,9 @@ def claims_of(
     text = "peers better than one of ours on our frontier, and worse in nothing"
     made = [claim(f"compare.{suite}.exceptions", f"{text}, {suite}", "<= 0", [float(len(said))])]
     if "SVAE" in found and "VAE + classifier" in found:
-        pairs = zip(found["SVAE"], found["VAE + classifier"], strict=False)
-        ratios = [a["fid"] / b["fid"] for a, b in pairs]
+        theirs = {one["seed"]: one["fid"] for one in found["VAE + classifier"]}
+        pairs = [(one["fid"], theirs.get(one["seed"])) for one in found["SVAE"]]
+        ratios = [fid / other for fid, other in pairs if other is not None]
         text = f"FID of the supervised VAE over that of the unsupervised one, {suite}"
         made.append(claim(f"compare.{suite}.fid", text, "<= 0.7", ratios))
     return made

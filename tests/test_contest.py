@@ -8,13 +8,16 @@ import pytest
 import torch
 
 import svae
-from benchmarks import reproductions, run
-from benchmarks.contest import CONTESTANTS
+from benchmarks import evidence, reproductions, run
+from benchmarks.contest import CONTESTANTS, _from_examples
 from benchmarks.measuring import score
+from benchmarks.peers import Classifier
+from benchmarks.peers.common import Sizes
 from benchmarks.suites import Suite, cut
 
 NUMBERS = {"preservation": 0.9, "diversity_ratio": 0.5, "test_accuracy": 0.9, "fid": 10.0}
 NUMBERS |= {"leakage_samples_strongest": 0.2, "reconstruction_preservation": 0.9}
+NUMBERS |= {"leakage_means_strongest": 0.4}
 
 
 def row(**changes: float) -> list[dict[str, Any]]:
@@ -84,7 +87,8 @@ def test_cells_are_kept_and_code_is_not_mixed(
     run.main(given)
     assert asked == ["classifier", "M2", "SVAE", "M2"]  # what was finished is not run again
     found = json.loads((tmp_path / "found.json").read_text())
-    assert list(found["cells"]) == ["classifier", "M2", "SVAE"]
+    names = ["classifier", "M2", "SVAE"]
+    assert list(found["cells"]) == names
     assert found["code"] == [run.code_version()]
     assert found["source"] == "scikit-learn's 8x8 digits, UCI"
     # Nor where only the results are left; another seed is.
@@ -95,14 +99,32 @@ def test_cells_are_kept_and_code_is_not_mixed(
     assert json.loads(path.read_text())["preservation"] == NUMBERS["preservation"]
     run.main([*given, "--models", "M2", "--seeds", "0", "1", "--out", str(tmp_path / "b.json")])
     assert asked[4:] == ["M2"]
+    # What was not asked for stays in the results.
+    run.main([*given, "--models", "M2", "SVAE"])
+    assert list(json.loads((tmp_path / "found.json").read_text())["cells"]) == names
+    # A cell whose setting has another value now is none.
+    path.write_text(path.read_text().replace('"beta_style": 0.3', '"beta_style": 0.7'))
+    (tmp_path / "found.json").unlink()
+    run.main(given)
+    assert asked[5:] == ["SVAE"]
     monkeypatch.setattr(run, "code_version", lambda: "another")
-    path.unlink()
     with pytest.raises(SystemExit, match=r"cells of 2 versions of the code.*say --mixed"):
-        run.main(given)
-    run.main([*given, "--mixed", "--have"])
-    assert len(json.loads((tmp_path / "found.json").read_text())["code"]) == 2
+        run.main([*given, "--seeds", "0", "1"])
+    assert len(asked) == 6  # it is said before anything is run
+    run.main([*given, "--seeds", "0", "1", "--mixed"])
+    assert asked[6:] == ["classifier", "SVAE"]  # seed 1 of M2 is there, see above
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert len(found["code"]) == 2
+    assert found["cells"]["M2"][1]["commit"] == evidence.commit()
     assert (tmp_path / "run_digits.png").stat().st_size > 10_000
     capsys.readouterr()
+
+
+def test_ratios_are_of_one_seed(capsys: pytest.CaptureFixture[str]) -> None:
+    found = {"SVAE": [*row(seed=1, fid=2.0), *row(seed=2, fid=9.0)]}
+    found["VAE + classifier"] = [*row(seed=0, fid=1.0), *row(seed=1, fid=8.0)]
+    (ratio,) = [one for one in run.claims_of("x", found, []) if one["id"] == "compare.x.fid"]
+    assert ratio["values"] == [0.25]
 
 
 def test_settings_are_chosen_by_what_the_comparison_is_about(
@@ -132,7 +154,21 @@ def test_settings_are_chosen_by_what_the_comparison_is_about(
     rows = (tmp_path / "run_digits_tuning.md").read_text().splitlines()
     assert rows[3] == "| M2 | label weight 50, 10, 250 | 0.7, 0.725, 0.7 | 10 |"
     asked.clear()
-    run.main(given)  # which takes what was chosen, and measures it with seeds of its own
+    # Who is not asked for keeps what was chosen; who was not tried everywhere has nothing chosen.
+    run.main([*given, "--tune", "--models", "VIB", "--seeds", "100", "101"])
+    assert asked == [("VIB", seed, s, True) for s in range(3) for seed in (100, 101)]
+    (tmp_path / "run" / "digits_tuning_quick" / "CCVAE_0_100.json").write_text(
+        json.dumps({**NUMBERS, "conditional_coverage": 0.5, "code": run.code_version()})
+    )
+    run.main([*given, "--tune", "--models", "CCVAE", "--have"])
+    found = json.loads((tmp_path / "tuned.json").read_text())
+    assert found["chosen"] == {"classifier": 0, "M2": 1, "VIB": 1, "SVAE": 1}
+    asked.clear()
+    capsys.readouterr()
+    # Which takes what was chosen, and measures it with seeds of its own.
+    run.main([*given, "--models", "classifier", "M2", "SVAE", "DIVA"])
+    assert "at their first setting, as none was tried (--tune): DIVA" in capsys.readouterr().out
+    assert asked.pop() == ("DIVA", 0, 0, False)
     assert asked == [("classifier", 0, 0, False), ("M2", 0, 1, False), ("SVAE", 0, 1, False)]
     capsys.readouterr()
 
@@ -186,6 +222,36 @@ def test_tables_of_the_comparison_are_those_of_its_results() -> None:
         cells = json.loads(path.read_text())["cells"]
         page = run.ROOT / "docs" / "_tables" / f"{path.stem}.md"
         assert page.read_text() == run.tables(cells), path.stem
+
+
+def test_a_bridge_makes_new_pictures_of_classes_from_training_examples() -> None:
+    class Same(Classifier):
+        def encode(self, x: torch.Tensor, sample: bool = False) -> svae.Latent:
+            return svae.Latent(x.flatten(1), x.new_zeros(len(x), 1))
+
+        def sample_nuisance(
+            self, latent: svae.Latent, n: int, generator: torch.Generator | None = None
+        ) -> torch.Tensor:
+            return torch.rand(n, len(latent.z_class), 1, generator=generator)
+
+        def decode(self, latent: svae.Latent) -> torch.Tensor:
+            return (latent.z_class + latent.z_nuisance).view(-1, 1, 8, 8)
+
+    data, y = svae.data.Digits(), torch.tensor([3, 3, 0, 9, 3])
+    sample = _from_examples(Same(Sizes((1, 8, 8), 10)), data)
+    found, again = (sample(y, torch.Generator().manual_seed(1)) for _ in range(2))
+    assert torch.equal(found, again)
+    known, train = data.train.y, data.train.floats().flatten(1)
+    assert known is not None
+    rows = []
+    for picture, label in zip(found, y, strict=True):
+        # Up to the nuisance, which is a number added to all pixels here.
+        moved = picture.flatten() - train
+        row = int((moved.amax(1) - moved.amin(1)).argmin())
+        assert float(moved[row].std()) < 1e-6
+        assert known[row] == label
+        rows.append(row)
+    assert len(set(rows)) == 5
 
 
 def test_every_contestant_says_what_it_is() -> None:
