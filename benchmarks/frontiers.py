@@ -47,6 +47,8 @@ def draw(
             place.margins(0.14)
             if across == "fid":
                 place.set_xscale("log")
+                place.xaxis.set_major_locator(mpl.ticker.LogLocator(subs=(1, 2, 5)))
+                place.xaxis.set_major_formatter("{x:,.0f}")
                 place.xaxis.set_minor_formatter(mpl.ticker.NullFormatter())
             figure.draw_without_rendering()  # so that places on the paper are known
             for name, (spot, point) in _apart(place, means).items():
@@ -126,7 +128,8 @@ def _speeds(
         place.invert_yaxis()
         if place is axes[1]:
             place.set_yticklabels([])
-            if any(values):
-                place.set_xscale("log")
+            # No logarithms: they have no zero, which the length of a bar is counted from.
+            place.xaxis.set_major_locator(plt.MaxNLocator(5))
+            place.xaxis.set_major_formatter("{x:,.0f}")
     figure.savefig(folder / f"run_{suite}_speed.png", dpi=110)
     plt.close(figure)
