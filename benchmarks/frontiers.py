@@ -47,7 +47,7 @@ def draw(
             place.margins(0.14)
             if across == "fid":
                 place.set_xscale("log")
-                place.xaxis.set_major_locator(mpl.ticker.LogLocator(subs=(1, 2, 5)))
+                place.xaxis.set_major_locator(mpl.ticker.LogLocator(subs=(1, 3)))
                 place.xaxis.set_major_formatter("{x:,.0f}")
                 place.xaxis.set_minor_formatter(mpl.ticker.NullFormatter())
             figure.draw_without_rendering()  # so that places on the paper are known
