@@ -41,6 +41,14 @@ def claim(name: str, text: str, target: str, values: list[float]) -> dict[str, A
     return {**found, "measured": round(mean, 5), "interval": interval, "values": shown}
 
 
+def average(runs: list[dict[str, Any]], name: str) -> float | None:
+    """Mean over seeds of a number that all runs have."""
+    values = [one.get(name) for one in runs]
+    if any(value is None for value in values):
+        return None
+    return sum(values) / len(values)
+
+
 def evidence(command: str, claims: list[dict[str, Any]]) -> dict[str, Any]:
     """The claims with what produced them."""
     packages = ("torch", "torchvision", "pyro-ppl", "pytorch-lightning", "zuko", "numpy")

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+from benchmarks.evidence import average
+
 PAIRS = {
     "preservation": ("diversity_ratio", "preservation", "diversity", "class kept"),
     "leakage": ("leakage_samples_strongest", "test_accuracy", "leakage", "accuracy"),
@@ -108,11 +110,7 @@ def _speeds(
     found: dict[str, list[dict[str, Any]]], ours: dict[str, bool], folder: Path, suite: str,
     colours: Any, plt: Any,
 ) -> None:  # fmt: skip
-    def average(name: str, key: str) -> float:
-        values = [one[key] for one in found[name] if one.get(key)]
-        return sum(values) / max(len(values), 1)
-
-    names = [name for name in found if average(name, "seconds_per_epoch")]
+    names = [name for name, runs in found.items() if average(runs, "seconds_per_epoch")]
     if not names:
         return
     figure, axes = plt.subplots(1, 2, figsize=(11, 0.6 + 0.27 * len(names)), layout="constrained")
@@ -120,7 +118,7 @@ def _speeds(
         (axes[0], "seconds_per_epoch", "seconds per epoch"),
         (axes[1], "samples_per_second", "samples per second"),
     ):
-        values = [average(name, key) for name in names]
+        values = [average(found[name], key) or 0.0 for name in names]
         place.barh(
             names, values, color=[colours[0] if ours[name] else colours[1] for name in names]
         )

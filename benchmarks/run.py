@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
-from benchmarks.evidence import claim, command, commit, write  # noqa: E402
+from benchmarks.evidence import average, claim, command, commit, write  # noqa: E402
 from benchmarks.measuring import cell, score  # noqa: E402
 from benchmarks.suites import SUITES  # noqa: E402
 
@@ -255,6 +255,15 @@ def gathered(options: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
     return {model: found[model] for model in CONTESTANTS if found.get(model)}
 
 
+def finished_cells(options: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
+    """Cells by model, after those not finished are run, unless only what is there is wanted."""
+    if not options.have:
+        run_cells(options)
+    found = gathered(options)
+    refuse_mixture(codes(found), options)
+    return found
+
+
 def codes(found: dict[str, list[dict[str, Any]]]) -> set[str]:
     """Versions of the code that cells come from."""
     return {one["code"] for runs in found.values() for one in runs}
@@ -280,10 +289,7 @@ def tune(options: argparse.Namespace) -> None:
     """
     from benchmarks.contest import CONTESTANTS
 
-    if not options.have:
-        run_cells(options)
-    found, before = gathered(options), previous(options.tuned)
-    refuse_mixture(codes(found), options)
+    found, before = finished_cells(options), previous(options.tuned)
     scores: dict[str, list[float]] = {}
     settings: dict[str, Any] = {}
     for model, one in CONTESTANTS.items():
@@ -326,14 +332,6 @@ def slim(one: dict[str, Any]) -> dict[str, Any]:
         name: float(f"{value:.5g}") if isinstance(value, float) else value
         for name, value in kept.items()
     }
-
-
-def average(runs: list[dict[str, Any]], name: str) -> float | None:
-    """Mean over seeds of a number that all runs have."""
-    values = [one.get(name) for one in runs]
-    if any(value is None for value in values):
-        return None
-    return sum(values) / len(values)
 
 
 def tables(found: dict[str, list[dict[str, Any]]]) -> str:
@@ -447,10 +445,7 @@ def main(arguments: list[str] | None = None) -> None:
     untried = [name for name in options.models if name not in tried]
     if untried:
         print(f"at their first setting, as none was tried (--tune): {', '.join(untried)}")
-    if not options.have:
-        run_cells(options)
-    found = gathered(options)
-    refuse_mixture(codes(found), options)
+    found = finished_cells(options)
     said = exceptions(found)
     claims = claims_of(options.suite, found, said)
     cells = {model: [slim(one) for one in runs] for model, runs in found.items()}

@@ -120,7 +120,7 @@ def test_cells_are_kept_and_code_is_not_mixed(
     capsys.readouterr()
 
 
-def test_ratios_are_of_one_seed(capsys: pytest.CaptureFixture[str]) -> None:
+def test_ratios_are_of_one_seed() -> None:
     found = {"SVAE": [*row(seed=1, fid=2.0), *row(seed=2, fid=9.0)]}
     found["VAE + classifier"] = [*row(seed=0, fid=1.0), *row(seed=1, fid=8.0)]
     (ratio,) = [one for one in run.claims_of("x", found, []) if one["id"] == "compare.x.fid"]
